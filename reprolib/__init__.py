@@ -1,0 +1,11 @@
+"""A thin library for one paper: patch operations, gradient attacks, fine-tuning, and honest bookkeeping.
+
+Four floors, imports point only down:
+
+    report, diagnostics             numbers -> tables, plots, verdicts
+    evaluation, training, defenses  work that costs time; everything that costs goes through the store
+    attacks, patches, models, data  tensors in, tensors out
+    specs, claims, store            plain data; specs and claims import no torch
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,154 @@
+"""A content-addressed store: what took time is computed once and never read stale.
+
+An artefact's key covers the record that describes it, the checksum of the data and the source of the modules that
+define the computation. Each artefact is one safetensors file that carries its own checksum: written to a temporary
+name, flushed, then renamed, so that a killed process leaves the old file or the new one, never half of either.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import filelock
+import safetensors
+import safetensors.torch
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECKSUM = "sha256"  # name under which a file's metadata holds its own checksum
+
+
+class StoreError(RuntimeError):
+    """Something in the store cannot be read or written; the message says what and what to do."""
+
+
+def digest(value) -> str:
+    """SHA-256 of a JSON-able value in canonical form (sorted keys, no spaces), as 64 hex digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def code_digest(*modules: str) -> str:
+    """SHA-256 of the named modules' code. Comments, docstrings and layout don't count: they compute nothing."""
+    return digest([_code_without_prose(importlib.util.find_spec(name).origin) for name in modules])
+
+
+def _code_without_prose(path: str) -> str:
+    tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def key(kind: str, record: dict, data_checksum: str, modules: tuple[str, ...]) -> str:
+    """The address of an artefact: 24 hex digits of everything that determines its content."""
+    return digest({"kind": kind, "record": record, "data": data_checksum, "code": code_digest(*modules)})[:24]
+
+
+def default_root() -> Path:
+    """`$REPROLIB_STORE`, or `.store` at the top of the repository."""
+    return Path(os.environ.get("REPROLIB_STORE") or ROOT / ".store")
+
+
+class Store:
+    """Artefacts under one folder; safe for several processes at once."""
+
+    def __init__(self, root: str | Path | None = None):
+        self.root = Path(root) if root is not None else default_root()
+
+    def path(self, name: str) -> Path:
+        return self.root / f"{name}.safetensors"
+
+    def has(self, name: str) -> bool:
+        return self.path(name).exists()
+
+    def save(self, name: str, tensors: dict[str, torch.Tensor], meta: dict) -> None:
+        """Write `tensors` and the JSON-able `meta` as artefact `name`, all or nothing.
+
+        Raises StoreError when the folder cannot be written or the disk is full; what stood there before is kept.
+        """
+        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        header = {"meta": json.dumps(meta, sort_keys=True), CHECKSUM: _checksum(tensors, meta)}
+        write_atomically(self.path(name), safetensors.torch.save(tensors, header))
+
+    def load(self, name: str, device: str | torch.device = "cpu") -> tuple[dict[str, torch.Tensor], dict]:
+        """Read artefact `name` and verify its checksum.
+
+        Raises StoreError when it is missing, truncated or altered.
+        """
+        path = self.path(name)
+        if not path.exists():
+            raise StoreError(f"the store has no {name} (looked in {self.root}); run the training or evaluation first")
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                header = file.metadata()
+                tensors = {k: file.get_tensor(k) for k in file.keys()}
+            meta = json.loads(header["meta"])
+            intact = header[CHECKSUM] == _checksum(tensors, meta)
+        except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise StoreError(_damaged(path, f"it cannot be read ({error})")) from None
+        if not intact:
+            raise StoreError(_damaged(path, "its content does not match its own checksum"))
+        return {k: v.to(device) for k, v in tensors.items()}, meta
+
+    @contextlib.contextmanager
+    def lock(self, name: str):
+        """Hold artefact `name` for this process; a second process waits here, then finds the work done."""
+        path = self.root / f"{name}.lock"
+        _make_folder(path.parent)
+        try:
+            with filelock.FileLock(path):
+                yield
+        except PermissionError as error:
+            raise StoreError(_unwritable(path, error)) from None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace the file at `path` by `content`, or leave it as it was.
+
+    Raises StoreError when the folder cannot be written or the disk is full.
+    """
+    _make_folder(path.parent)
+    temporary = None
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise StoreError(_unwritable(path, error)) from None
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(_unwritable(folder, error)) from None
+
+
+def _checksum(tensors: dict[str, torch.Tensor], meta: dict) -> str:
+    sums = {k: hashlib.sha256(v.contiguous().view(-1).view(torch.uint8).numpy()).hexdigest() if v.numel() else ""
+            for k, v in tensors.items()}
+    shapes = {k: [str(v.dtype), list(v.shape)] for k, v in tensors.items()}
+    return digest({"tensors": sums, "shapes": shapes, "meta": json.loads(json.dumps(meta))})
+
+
+def _damaged(path: Path, what: str) -> str:
+    return f"{path} is damaged: {what}; delete that file and run again, it will be computed anew"
+
+
+def _unwritable(path: Path, error: OSError) -> str:
+    return (f"cannot write {path} ({error.strerror or error}); free some space or set REPROLIB_STORE to a folder "
+            "that you can write to; what was there before is unchanged")

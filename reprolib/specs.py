@@ -63,7 +63,7 @@ class Training(Record):
 
     @pydantic.model_validator(mode="after")
     def _complete(self):
-        if (self.copies == "patched") != (self.patch_size is not None and self.patch_count is not None):
+        if any((self.copies == "patched") != (field is not None) for field in (self.patch_size, self.patch_count)):
             raise ValueError("patch_size and patch_count belong to copies='patched', and to it alone")
         if (self.parent is None) != (self.parent_epoch is None):
             raise ValueError("parent and parent_epoch come together")
@@ -109,6 +109,8 @@ def _sentence(kind: type[Record], error: pydantic.ValidationError) -> str:
     where = f"{kind.__name__}.{name}" if name else kind.__name__
     if first["type"] == "extra_forbidden":
         return f"{where}: {suggest(first['loc'][-1], list(kind.model_fields), 'parameter')}"
+    if first["type"] == "missing":
+        return f"{where} is missing; give it a value"
     if isinstance(value, str) and first["type"] in ("float_type", "int_type"):
         return f"{where} is the text {value!r}; expected a number ({_yaml_hint(value)})"
     message = first["msg"].removeprefix("Value error, ")

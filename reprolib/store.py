@@ -88,11 +88,13 @@ class Store:
             raise StoreError(f"the store has no {name} (looked in {self.root}); run the training or evaluation first")
         try:
             with safetensors.safe_open(path, framework="pt") as file:
-                header = file.metadata()
+                header = file.metadata() or {}
                 tensors = {k: file.get_tensor(k) for k in file.keys()}
             meta = json.loads(header["meta"])
             intact = header[CHECKSUM] == _checksum(tensors, meta)
-        except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        except KeyError as error:
+            raise StoreError(_damaged(path, f"its header lacks {error}, so this library did not write it")) from None
+        except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
             raise StoreError(_damaged(path, f"it cannot be read ({error})")) from None
         if not intact:
             raise StoreError(_damaged(path, "its content does not match its own checksum"))
@@ -103,11 +105,15 @@ class Store:
         """Hold artefact `name` for this process; a second process waits here, then finds the work done."""
         path = self.root / f"{name}.lock"
         _make_folder(path.parent)
+        lock = filelock.FileLock(path)
         try:
-            with filelock.FileLock(path):
-                yield
-        except PermissionError as error:
+            lock.acquire()
+        except OSError as error:  # a read-only disk is no PermissionError
             raise StoreError(_unwritable(path, error)) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def write_atomically(path: Path, content: bytes) -> None:

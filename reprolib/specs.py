@@ -101,6 +101,229 @@ class Attack(Record):
             return {"eps": self.eps, "alpha": self.eps, "steps": 1, "restarts": 0, "loss": self.loss}
         return {"eps": self.eps, "alpha": self.alpha, "steps": self.steps, "restarts": self.restarts, "loss": self.loss}
 
+class Evaluation(Record):
+    """One attack on one checkpoint: the first `size` test images, judged image by image."""
+
+    training: Training
+    epoch: Count
+    attack: Attack
+    size: Count
+    decision: Literal["any", "last"]  # which rule ends the attack on an image; "last" reports both rules
+    seed: Annotated[int, Field(ge=0)] = 0
+    engine: Literal["reprolib", "torchattacks"] = "reprolib"
+
+    def content(self) -> dict:
+        """As data; attacks that are the same computation have the same content."""
+        return self.model_dump(mode="json") | {"attack": self.attack.loop()}
+
+
+class Settings(Record):
+    """How much is computed: the parameters of a table's notebook, and the keys of params/profiles/*.yaml.
+
+    Sizes, epochs, steps and restarts are upper limits: a table never takes more than the paper or the data have.
+    """
+
+    profile: Literal["quick", "cpu", "paper"] = "quick"
+    data: Literal["sample", "full"] = "sample"  # the embedded sample, or the whole data set
+    train_size: Count = 1000  # training images
+    test_size: Count = 100  # test images attacked
+    last_iterate_size: Count = 100  # of these, how many are also judged by the last iterate under margin and logits
+    pretrain_epochs: Count = 3
+    finetune_epochs: Count = 2  # for the columns of a table
+    ablation_epochs: Count = 2  # for the columns that are followed over the epochs (Table 11)
+    epoch_interval: Count = 1  # epochs between two evaluations of these
+    steps: Count = 10
+    restarts: Annotated[int, Field(ge=0)] = 2
+    seed: Annotated[int, Field(ge=0)] = 0
+    engine: Literal["reprolib", "torchattacks"] = "reprolib"
+
+    @property
+    def folder(self) -> str:
+        """Where results go: the profile's name, or "custom" when a knob differs from the profile's file.
+
+        So nobody's experiment overwrites the results of a profile, or earns a verdict in its name.
+        """
+        return self.profile if self == load_profile(self.profile) else "custom"
+
+    def limit(self, attack: Attack) -> Attack:
+        """The attack with at most `steps` steps and `restarts` restarts.
+
+        Where steps are cut, alpha grows so that the run can still cross the ball two and a half times.
+        """
+        if attack.name == "fgsm" or (attack.steps <= self.steps and attack.restarts <= self.restarts):
+            return attack
+        fields = attack.content() | {"steps": min(attack.steps, self.steps), "restarts": min(attack.restarts, self.restarts)}
+        if fields["steps"] < attack.steps:
+            fields["alpha"] = max(attack.alpha, round(2.5 * attack.eps / fields["steps"], 6))
+        return Attack(**fields)
+
+
+class Recipe(Record):
+    """How a network is trained, without its length and data."""
+
+    optimizer: Literal["adam", "rmsprop"]
+    lr: Annotated[float, Field(gt=0)]
+    batch_size: Count
+
+
+class Column(Record):
+    """A column of a table: how the copies of the images are made; `copies: none` is the pre-trained network itself."""
+
+    copies: Literal["none", "unmodified", "patched"]
+    patch_size: Literal[7, 11] | None = None
+    patch_count: Literal[1, 2] | None = None
+
+
+class Grid(Record):
+    """What a table consists of: params/tables/*.yaml."""
+
+    table: str  # name of its claims: T6 in T6.FGSM.7-P1
+    dataset: Literal["fashion-mnist", "cifar-10", "imagenet-subset"]
+    model: str
+    pretraining: Recipe
+    finetuning: Recipe
+    columns: dict[str, Column]
+    attacks: list[str]  # names of Table 2
+    losses: list[Loss]
+    ablation_columns: list[str] = []  # columns that are followed over the epochs
+    ablation_attacks: list[str] = []
+
+
+class Job(Record):
+    """One measurement of a table: an attack on a column's network after an epoch."""
+
+    column: str
+    attack: str  # name of Table 2
+    evaluation: Evaluation
+
+
+SIZES = {"fashion-mnist": (60_000, 10_000), "cifar-10": (50_000, 10_000), "fashion-mnist-sample": (3000, 1000)}
+
+
+class Plan:
+    """Everything that a table needs, in order: trainings, then the jobs on their checkpoints.
+
+    networks: column -> (training, epoch) of the table proper.
+    trainings: every training with the epochs whose checkpoints are wanted.
+    jobs: every attack evaluation; those of the table proper and those along the epochs.
+    """
+
+    def __init__(self, grid: Grid, settings: Settings):
+        self.grid, self.settings = grid, settings
+        self.dataset = dataset_name(grid.dataset, settings.data)
+        train_size, self.test_size = SIZES[self.dataset]
+        self.train_size = None if settings.train_size >= train_size else settings.train_size
+        self.test_size = min(settings.test_size, self.test_size)
+        self.pretraining = self._training(grid.pretraining)
+        self.networks = {name: self._network(column) for name, column in grid.columns.items()}
+        self.trainings = self._trainings()
+        self.jobs = self._jobs()
+
+    def _training(self, recipe: Recipe, **fields) -> Training:
+        return Training(dataset=self.dataset, train_size=self.train_size, model=self.grid.model, seed=self.settings.seed,
+                        **recipe.content(), **fields)
+
+    def _network(self, column: Column) -> tuple[Training, int]:
+        if column.copies == "none":
+            return self.pretraining, self.settings.pretrain_epochs
+        training = self._training(self.grid.finetuning, **column.content(), parent=self.pretraining,
+                                  parent_epoch=self.settings.pretrain_epochs)
+        return training, self.settings.finetune_epochs
+
+    def ablation_epochs(self) -> list[int]:
+        """The epochs at which Table 11 is measured: multiples of the interval, up to the longest fine-tuning."""
+        return list(range(self.settings.epoch_interval, self.settings.ablation_epochs + 1, self.settings.epoch_interval))
+
+    def _trainings(self) -> list[tuple[Training, list[int]]]:
+        wanted = []
+        for name, (training, epoch) in self.networks.items():
+            epochs = {epoch} | (set(self.ablation_epochs()) if name in self.grid.ablation_columns else set())
+            wanted.append((training, sorted(epochs)))
+        return wanted
+
+    def _jobs(self) -> list[Job]:
+        jobs = []
+        for column, (training, epoch) in self.networks.items():
+            jobs += [job for attack in self.grid.attacks for job in self._evaluations(column, attack, training, epoch)]
+        for column in self.grid.ablation_columns:
+            training, last = self.networks[column]
+            jobs += [job for epoch in self.ablation_epochs() if epoch != last
+                     for attack in self.grid.ablation_attacks
+                     for job in self._evaluations(column, attack, training, epoch)]
+        return jobs
+
+    def _evaluations(self, column: str, name: str, training: Training, epoch: int) -> list[Job]:
+        """An attack with each loss. The last-iterate rule costs every step of a run even for images that are long
+        broken, except under `probabilities`, whose gradient soon vanishes; so it may be held to fewer images."""
+        attack, settings, jobs = attacks_of(self.grid.dataset)[name], self.settings, []
+        for loss in self.grid.losses:
+            limited = settings.limit(Attack(**attack.content() | {"loss": loss}))
+            cheap = loss == "probabilities" or attack.name == "fgsm"
+            judged = self.test_size if cheap else min(settings.last_iterate_size, self.test_size)
+            for decision, size in (("last", judged), ("any", self.test_size)):
+                if decision == "last" or size > judged:
+                    jobs.append(Job(column=column, attack=name, evaluation=Evaluation(
+                        training=training, epoch=epoch, attack=limited, size=size, decision=decision,
+                        seed=settings.seed, engine=settings.engine)))
+        return jobs
+
+
+def dataset_name(dataset: str, source: str) -> str:
+    """The data set that a table on `dataset` uses with `data: sample` or `data: full`."""
+    if source == "full":
+        return dataset
+    if f"{dataset}-sample" not in SIZES:
+        raise SpecError(f"there is no embedded sample of {dataset}; set data to 'full'")
+    return f"{dataset}-sample"
+
+
+def read_yaml(path: Path) -> dict:
+    """A YAML file as data; SpecError in one sentence when it is missing or no mapping."""
+    if not path.exists():
+        known = sorted(p.stem for p in path.parent.glob("*.yaml"))
+        raise SpecError(f"{suggest(path.stem, known, path.parent.name.rstrip('s'))} (looked in params/{path.parent.name})")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise SpecError(f"{path.name} holds {type(content).__name__}; expected a mapping of names to values")
+    return content
+
+
+def load_profile(name: str) -> Settings:
+    """The settings of params/profiles/<name>.yaml."""
+    return Settings(**read_yaml(PARAMS / "profiles" / f"{name}.yaml"))
+
+
+def load_grid(name: str) -> Grid:
+    """The grid of params/tables/<name>.yaml; its attacks must be in Table 2 and its ablation columns in the grid."""
+    grid = Grid(**read_yaml(PARAMS / "tables" / f"{name}.yaml"))
+    known = attacks_of(grid.dataset)
+    for attack in [*grid.attacks, *grid.ablation_attacks]:
+        if attack not in known:
+            raise SpecError(f"{name}: {suggest(attack, list(known), 'attack')}")
+    for column in grid.ablation_columns:
+        if column not in grid.columns:
+            raise SpecError(f"{name}: {suggest(column, list(grid.columns), 'column')}")
+    return grid
+
+
+def attacks_of(dataset: str) -> dict[str, Attack]:
+    """Table 2's attacks on a data set, by their printed names."""
+    table = read_yaml(PARAMS / "tables" / "table02_attack_parameters.yaml")
+    return {name: Attack(**fields) for name, fields in table[dataset].items()}
+
+
+def settings_from(names: dict) -> Settings:
+    """Settings from a notebook's variables; call it with `globals()` right after the parameters cell.
+
+    Raises SpecError for wrong values, and for a variable whose name is nearly, but not quite, that of a parameter.
+    """
+    fields = list(Settings.model_fields)
+    for name, value in names.items():
+        misspelt = name not in fields and isinstance(value, (bool, int, float, str)) and not name.startswith("_")
+        if misspelt and difflib.get_close_matches(name, fields, n=1, cutoff=0.8):
+            raise SpecError(suggest(name, fields, "parameter"))
+    return Settings(**{name: names[name] for name in fields if name in names})
+
 
 def _sentence(kind: type[Record], error: pydantic.ValidationError) -> str:
     """The first problem of a validation error in one sentence, with a suggestion where a name is close."""

@@ -1,0 +1,105 @@
+"""Run an attack on a checkpoint, image by image, through the store: resumable, and never computed twice."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from reprolib import attacks, data, training
+from reprolib.specs import Evaluation, Plan
+from reprolib.store import Store, key
+
+CODE = ("reprolib.attacks", "reprolib.streams", "reprolib.models")  # what an attack's outcome depends on
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an attack did to each of n test images; see `attacks.AttackResult` for `correct`, `any_run`, `last_run`."""
+
+    correct: Tensor
+    any_run: Tensor
+    last_run: Tensor
+    calls: int
+    seconds: float
+    device: str
+
+    def robust(self, decision: str = "any", runs: int | None = None) -> Tensor:
+        """bool [n]: correct on the clean image and never broken under the decision rule, within the first `runs` runs."""
+        first = self.any_run if decision == "any" else self.last_run
+        return self.correct & ((first < 0) if runs is None else ((first < 0) | (first >= runs)))
+
+
+def artefact(spec: Evaluation, dataset: data.Dataset) -> str:
+    """Name of an evaluation's outcome in the store; it changes with the checkpoint's own key."""
+    record = spec.content() | {"checkpoint": training.artefact(spec.training, dataset)}
+    return f"evaluation/{key('evaluation', record, dataset.checksum, CODE)}"
+
+
+def outcome(spec: Evaluation, dataset: data.Dataset, store: Store) -> Outcome:
+    """The stored outcome of an evaluation; raises StoreError when it has not been run."""
+    tensors, meta = store.load(artefact(spec, dataset))
+    return Outcome(**tensors, calls=meta["calls"], seconds=meta["seconds"], device=meta["device"])
+
+
+def evaluate(spec: Evaluation, dataset: data.Dataset, store: Store, *, progress: bool = True) -> None:
+    """Attack the checkpoint, unless that has been done; the checkpoint must be in the store.
+
+    A killed run goes on from its last save and loses the runs that were in flight, a few seconds of work.
+    """
+    name = artefact(spec, dataset)
+    with store.lock(name):
+        if not store.has(name):
+            _run(spec, dataset, store, name, progress)
+
+
+def _run(spec: Evaluation, dataset: data.Dataset, store: Store, name: str, progress: bool) -> None:
+    model = training.checkpoint(spec.training, spec.epoch, dataset, store).model
+    loop = spec.attack.loop()
+    attack = attacks.LinfAttack(model, **loop, decision=spec.decision, seed=spec.seed)
+    engine = attacks.run_torchattacks if spec.engine == "torchattacks" else attacks.LinfAttack.run
+    images, labels = dataset.test.images[: spec.size].float() / 255, dataset.test.labels[: spec.size]
+    resume, before = _unfinished(store, name, images)
+    started = time.monotonic()
+    device = training.device_name(images.device)
+
+    label = f"{training.describe(spec.training)} epoch {spec.epoch}: {spec.attack.name} {loop['loss']} {spec.decision}"
+    with tqdm(total=len(images), desc=label, unit="image", disable=not progress) as bar:
+
+        def save(result: attacks.AttackResult, to: str = f"{name}-unfinished") -> None:
+            bar.update(int((result.next_run >= attack.runs).sum()) - bar.n)
+            tensors = {k: getattr(result, k) for k in ("correct", "any_run", "last_run")}
+            if to != name:
+                tensors["next_run"] = result.next_run
+            seconds = round(before + time.monotonic() - started, 2)
+            store.save(to, tensors, {"spec": spec.content(), "calls": result.calls, "seconds": seconds, "device": device})
+
+        save(engine(attack, images, labels, resume=resume, save=save), to=name)
+    store.path(f"{name}-unfinished").unlink(missing_ok=True)
+
+
+def _unfinished(store: Store, name: str, images: Tensor) -> tuple[attacks.AttackResult | None, float]:
+    """An interrupted evaluation's result so far and its seconds, or nothing."""
+    if not store.has(f"{name}-unfinished"):
+        return None, 0.0
+    tensors, meta = store.load(f"{name}-unfinished", device=images.device)
+    return attacks.AttackResult(**tensors, adversarial=images.clone(), calls=meta["calls"]), meta["seconds"]
+
+
+def run_plan(plan: Plan, dataset: data.Dataset, store: Store, *, progress: bool = True) -> None:
+    """Do what a plan asks for and the store lacks: all trainings, then all attacks. Progress is one bar each."""
+    todo = [(spec, epochs) for spec, epochs in plan.trainings
+            if not all(store.has(f"{training.artefact(spec, dataset)}/epoch-{e:04d}") for e in epochs)]
+    for spec, epochs in tqdm(todo, desc="trainings", disable=not progress or not todo):
+        training.train(spec, epochs, dataset, store, progress=False)
+    missing = [job.evaluation for job in plan.jobs if not store.has(artefact(job.evaluation, dataset))]
+    for evaluation in tqdm(missing, desc="attacks", disable=not progress or not missing):
+        evaluate(evaluation, dataset, store, progress=False)
+
+
+def load_dataset(plan: Plan) -> data.Dataset:
+    """The plan's training images and the whole test set, on the GPU where there is one."""
+    return data.load(plan.dataset, train_size=plan.train_size, device="cuda" if torch.cuda.is_available() else "cpu")

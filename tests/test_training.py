@@ -1,0 +1,425 @@
+"""A training can be killed, resumed and extended to bitwise the same weights, and its control differs in patches alone."""
+
+import os
+import signal
+import time
+from collections import Counter
+
+import pytest
+import torch
+from conftest import tiny_dataset
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from reprolib import models, patches, training
+from reprolib.data import Split
+from reprolib.specs import Training
+from reprolib.store import Store, StoreError
+
+PLAIN = Training(dataset="tiny", model="small", optimizer="adam", lr=3e-3, batch_size=60)
+PATCHED = Training(dataset="tiny", model="small", optimizer="rmsprop", lr=1e-3, batch_size=60, copies="patched",
+                   patch_size=7, patch_count=1)
+REAL_PLAIN, REAL_PATCHED = (spec.model_copy(update={"model": "fmnistconv", "lr": 1e-3}) for spec in (PLAIN, PATCHED))
+STEPS = {"none": 5, "patched": 9}  # per epoch: 256 and 2 * 256 images in batches of 60, the last one smaller
+EPOCHS = 3
+
+
+class Small(nn.Module):
+    """F-MNISTconv's first two layers and its last, with few filters: its files take no time to write."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 8, 8, stride=2, padding=3), nn.ReLU(), nn.Conv2d(8, 8, 6, stride=2),
+                                    nn.ReLU(), nn.Flatten(), nn.Linear(8 * 5 * 5, 10))
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+class Spy(nn.Module):
+    """A linear network that keeps what it is trained on."""
+
+    seen: list[torch.Tensor] = []
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(28 * 28, 10)
+
+    def forward(self, images):
+        if self.training:
+            Spy.seen.append((images * 255).round().to(torch.uint8))
+        return self.fc(images.flatten(1))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def networks():
+    """`small` and `spy` can be built like the real networks, in this file only."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(models.BUILDERS, "small", Small)
+        patched.setitem(models.BUILDERS, "spy", Spy)
+        yield
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def steps():
+    """A list that grows by one entry with every step of an optimiser."""
+    taken = []
+    handle = register_optimizer_step_post_hook(lambda *_: taken.append(1))
+    yield taken
+    handle.remove()
+
+
+@pytest.fixture(scope="module")
+def whole(networks, tiny, tmp_path_factory) -> Store:
+    """All four trainings, run without interruption, with every epoch's checkpoint."""
+    store = Store(tmp_path_factory.mktemp("whole"))
+    for spec in (PLAIN, PATCHED, REAL_PLAIN, REAL_PATCHED):
+        training.train(spec, [1, 2] if spec.model == "fmnistconv" else [1, 2, 3], tiny, store, progress=False)
+    return store
+
+
+def weights(spec: Training, epoch: int, dataset, store: Store) -> dict[str, torch.Tensor]:
+    return training.checkpoint(spec, epoch, dataset, store).model.state_dict()
+
+
+def identical(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def assert_same_run(spec: Training, dataset, store: Store, reference: Store, epoch: int = EPOCHS) -> None:
+    ours, theirs = (training.checkpoint(spec, epoch, dataset, s) for s in (store, reference))
+    assert identical(ours.model.state_dict(), theirs.model.state_dict())
+    assert ours.history == theirs.history
+
+
+# --- killed and resumed -------------------------------------------------------------------------------------------
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def prepare(save_every: float):
+    """What a child process needs: it shares the code with this process, not what the fixtures changed."""
+    models.BUILDERS["small"] = Small
+    training.SAVE_EVERY = save_every
+
+
+def train_and_die_at_step(root, spec, epochs, fatal):
+    taken = []
+
+    def count(*_):
+        taken.append(1)
+        if len(taken) == fatal:
+            die()
+
+    prepare(save_every=0)
+    register_optimizer_step_post_hook(count)
+    training.train(spec, [epochs], tiny_dataset(), Store(root), progress=False)
+
+
+def train_and_die_after_write(root, spec, epoch, fatal):
+    class Fatal(Store):
+        writes = 0
+
+        def save(self, *args):
+            super().save(*args)
+            self.writes += 1
+            if self.writes == fatal:
+                die()
+
+    prepare(save_every=0)
+    training.train(spec, [epoch], tiny_dataset(), Fatal(root), progress=False)
+
+
+def train_until_killed(root, spec, started):
+    prepare(save_every=0.05)
+    dataset = tiny_dataset()
+    started.set()
+    training.train(spec, [EPOCHS], dataset, Store(root), progress=False)
+
+
+def run(processes, target, *args):
+    process = processes.Process(target=target, args=args)
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("spec, epochs", [(PLAIN, 3), (PATCHED, 3), (REAL_PLAIN, 2), (REAL_PATCHED, 2)],
+                         ids=["adam", "rmsprop, patched", "F-MNISTconv, adam", "F-MNISTconv, rmsprop, patched"])
+def test_killed_in_the_middle_of_an_epoch(spec, epochs, tiny, store, whole, processes, steps):
+    fatal = STEPS[spec.copies] + 3  # in epoch 2; its predecessor was the last that could be saved
+    run(processes, train_and_die_at_step, store.root, spec, epochs, fatal)
+    assert not store.has(f"{training.artefact(spec, tiny)}/epoch-{epochs:04d}")
+    training.train(spec, [epochs], tiny, store, progress=False)
+    assert len(steps) == epochs * STEPS[spec.copies] - (fatal - 1)
+    assert_same_run(spec, tiny, store, whole, epochs)
+
+
+@pytest.mark.parametrize("fatal, done", [
+    (3, 3), (6, 5), (9, 8),
+    pytest.param(12, 10, marks=pytest.mark.xfail(
+        strict=True, reason="killed between an epoch's last save and its checkpoint, a run starts again from nothing")),
+    (13, 10),
+])
+def test_killed_after_any_write_loses_no_step(fatal, done, tiny, store, whole, processes, steps):
+    """An epoch writes 5 times after a step and once at its end; the second and last also writes its checkpoint."""
+    run(processes, train_and_die_after_write, store.root, PLAIN, 2, fatal)
+    training.train(PLAIN, [2], tiny, store, progress=False)
+    assert len(steps) == 2 * STEPS[PLAIN.copies] - done
+    assert_same_run(PLAIN, tiny, store, whole, epoch=2)
+
+
+def test_killed_again_and_again_at_any_moment(tiny, store, whole, processes):
+    exits = []
+    for seconds in (0.1, 0.2, 0.3, 0.4):
+        started = processes.Event()
+        process = processes.Process(target=train_until_killed, args=(store.root, PATCHED, started))
+        process.start()
+        assert started.wait(60)
+        time.sleep(seconds)
+        process.kill()
+        process.join()
+        exits.append(process.exitcode)
+    assert exits[0] == -signal.SIGKILL
+    training.train(PATCHED, [EPOCHS], tiny, store, progress=False)
+    assert_same_run(PATCHED, tiny, store, whole)
+
+
+# --- extended, repeated, shared -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", [PLAIN, PATCHED], ids=["adam", "rmsprop, patched"])
+def test_more_epochs_later_extend_the_run(spec, tiny, store, whole, steps):
+    training.train(spec, [1], tiny, store, progress=False)
+    training.train(spec, [EPOCHS], tiny, store, progress=False)
+    assert len(steps) == EPOCHS * STEPS[spec.copies]
+    assert_same_run(spec, tiny, store, whole, epoch=1)
+    assert_same_run(spec, tiny, store, whole)
+
+
+def test_an_epoch_before_the_last_one_can_be_asked_for_later(tiny, store, whole):
+    training.train(PLAIN, [2], tiny, store, progress=False)
+    training.train(PLAIN, [1], tiny, store, progress=False)
+    assert_same_run(PLAIN, tiny, store, whole, epoch=1)
+    assert_same_run(PLAIN, tiny, store, whole, epoch=2)
+
+
+def test_epochs_that_are_there_are_not_computed_again(tiny, store, steps):
+    training.train(PLAIN, [1, 2], tiny, store, progress=False)
+    folder = store.root / training.artefact(PLAIN, tiny)
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.safetensors")}
+    assert len(before) == 3  # two epochs and the place to go on from
+    taken = len(steps)
+    training.train(PLAIN, [1, 2], tiny, store, progress=False)
+    training.train(PLAIN, [2], tiny, store, progress=False)
+    assert len(steps) == taken
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*.safetensors")} == before
+
+
+def test_training_leaves_the_global_random_numbers_alone(tiny, store):
+    before = torch.get_rng_state()
+    training.train(PATCHED, [1], tiny, store, progress=False)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_data_set_is_part_of_the_address(tiny):
+    assert training.artefact(PLAIN, tiny) == training.artefact(PLAIN, tiny_dataset())
+    assert training.artefact(PLAIN, tiny) != training.artefact(PLAIN, tiny_dataset(train=255, test=129))
+    assert training.artefact(PLAIN, tiny) != training.artefact(PATCHED, tiny)
+
+
+# --- damaged and missing checkpoints ------------------------------------------------------------------------------
+
+
+def test_checkpoint_that_was_never_trained(tiny, store):
+    with pytest.raises(StoreError, match="epoch-0007.*run the training"):
+        training.checkpoint(PLAIN, 7, tiny, store)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
+def test_truncated_checkpoint(share, tiny, store, whole):
+    name = f"{training.artefact(PLAIN, tiny)}/epoch-0001"
+    content = whole.path(name).read_bytes()
+    store.path(name).parent.mkdir(parents=True)
+    store.path(name).write_bytes(content[: int(share * len(content))])
+    with pytest.raises(StoreError) as caught:
+        training.checkpoint(PLAIN, 1, tiny, store)
+    message = str(caught.value)
+    assert str(store.path(name)) in message and "delete that file and run again" in message and "\n" not in message
+
+
+def test_truncated_resume_file_can_be_deleted_as_the_message_says(tiny, store, whole):
+    training.train(PLAIN, [1], tiny, store, progress=False)
+    latest = store.path(f"{training.artefact(PLAIN, tiny)}/latest")
+    latest.write_bytes(latest.read_bytes()[:-100])
+    with pytest.raises(StoreError) as caught:
+        training.train(PLAIN, [2], tiny, store, progress=False)
+    assert str(latest) in str(caught.value) and "delete that file and run again" in str(caught.value)
+    latest.unlink()
+    training.train(PLAIN, [2], tiny, store, progress=False)
+    assert_same_run(PLAIN, tiny, store, whole, epoch=2)
+
+
+# --- what is learnt, and from what --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", [PLAIN, PATCHED], ids=["adam", "rmsprop, patched"])
+def test_history_and_weights_of_every_epoch(spec, tiny, whole):
+    last = training.checkpoint(spec, EPOCHS, tiny, whole)
+    assert [entry["epoch"] for entry in last.history] == [1, 2, 3]
+    for epoch, entry in enumerate(last.history, start=1):
+        assert entry.keys() == {"epoch", "loss", "clean", "saturated"}
+        there = training.checkpoint(spec, epoch, tiny, whole)
+        clean, saturated = training.clean_accuracy(there.model, tiny.test)
+        assert entry["clean"] == round(clean, 4) and entry["saturated"] == round(saturated, 4)
+        assert there.history == last.history[:epoch]
+        assert not there.model.training
+    assert 0 < last.history[-1]["loss"] < last.history[0]["loss"] < 2.5  # ln 10 = 2.30 is guessing
+    assert last.history[-1]["clean"] > 90  # the patterns are easy
+    assert last.seconds > 0 and "CPU" in last.device
+
+
+@pytest.fixture
+def trained_on(tiny, store):
+    """The batches, uint8, of one epoch of a training that differs from a plain one in the given fields."""
+    def trained_on(**fields):
+        Spy.seen = []
+        spec = Training(dataset="tiny", model="spy", optimizer="adam", lr=1e-3, batch_size=60, **fields)
+        training.train(spec, [1], tiny, store, progress=False)
+        return Spy.seen
+
+    return trained_on
+
+
+def test_an_epoch_shows_every_image_once_in_shuffled_order(trained_on, tiny):
+    seen = torch.cat(trained_on())
+    assert not torch.equal(seen, tiny.train.images)
+    assert Counter(map(bytes, seen.numpy())) == Counter(map(bytes, tiny.train.images.numpy()))
+
+
+@pytest.mark.parametrize("size, count", [(7, 1), (11, 1), (7, 2), (11, 2)])
+def test_the_control_differs_in_the_patches_alone(trained_on, tiny, size, count):
+    control = trained_on(copies="unmodified", seed=5)
+    patched = trained_on(copies="patched", patch_size=size, patch_count=count, seed=5)
+    assert [len(batch) for batch in control] == [len(batch) for batch in patched] == [60] * 8 + [32]
+
+    control, patched = torch.cat(control), torch.cat(patched)
+    originals = tiny.train.images
+    assert Counter(map(bytes, control.numpy())) == {bytes(image): 2 for image in originals.numpy()}
+
+    outside = torch.ones(28, 28, dtype=torch.bool)
+    for top, left in patches.boxes(28, 28, size, count):
+        outside[top : top + size, left : left + size] = False
+    assert torch.equal(control[..., outside], patched[..., outside])
+
+    drawn = patches.make_patches(originals, torch.arange(len(originals)), size, count, 5)
+    copies = patches.paste(originals, drawn, torch.ones(len(originals), dtype=torch.bool))
+    union = Counter(map(bytes, originals.numpy())) + Counter(map(bytes, copies.numpy()))
+    assert Counter(map(bytes, patched.numpy())) == union
+
+
+def test_both_halves_of_the_union_are_mixed(trained_on, tiny):
+    """The images are not all shown before the copies."""
+    patched = trained_on(copies="patched", patch_size=11, patch_count=2)
+    originals = set(map(bytes, tiny.train.images.numpy()))
+    shares = [sum(bytes(image) in originals for image in batch.numpy()) / len(batch) for batch in patched]
+    assert all(0 < share < 1 for share in shares)
+
+
+def test_the_seed_changes_order_and_draws(trained_on):
+    assert not torch.equal(torch.cat(trained_on(seed=0)), torch.cat(trained_on(seed=1)))
+
+
+def test_epochs_are_shuffled_anew(tiny, store):
+    Spy.seen = []
+    spec = Training(dataset="tiny", model="spy", optimizer="adam", lr=1e-3, batch_size=256)
+    training.train(spec, [2], tiny, store, progress=False)
+    first, second = Spy.seen
+    assert not torch.equal(first, second)
+    assert Counter(map(bytes, first.numpy())) == Counter(map(bytes, second.numpy()))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_fine_tuning_starts_from_its_parents_weights(optimizer, tiny, store, whole):
+    """With steps too small for float32 to see, the fine-tuned network is its parent, not a fresh or later one."""
+    training.train(PLAIN, [1, 2], tiny, store, progress=False)
+    tuned = Training(dataset="tiny", model="small", optimizer=optimizer, lr=1e-30, batch_size=256, seed=9,
+                     parent=PLAIN, parent_epoch=1, copies="unmodified")
+    training.train(tuned, [1], tiny, store, progress=False)
+    assert identical(weights(tuned, 1, tiny, store), weights(PLAIN, 1, tiny, whole))
+    assert not identical(weights(tuned, 1, tiny, store), weights(PLAIN, 2, tiny, whole))
+
+
+def test_fine_tuning_needs_its_parent(tiny, store):
+    tuned = PATCHED.model_copy(update={"parent": PLAIN, "parent_epoch": 2})
+    with pytest.raises(StoreError, match="epoch-0002.*run the training"):
+        training.train(tuned, [1], tiny, store, progress=False)
+
+
+def test_fine_tuning_leaves_its_parent_as_it_was(tiny, store, whole):
+    training.train(PLAIN, [1], tiny, store, progress=False)
+    training.train(PATCHED.model_copy(update={"parent": PLAIN, "parent_epoch": 1}), [1], tiny, store, progress=False)
+    assert_same_run(PLAIN, tiny, store, whole, epoch=1)
+
+
+# --- clean accuracy -----------------------------------------------------------------------------------------------
+
+
+class Chosen(nn.Module):
+    """Gives image i, whose pixels are all i, the i-th row of the chosen logits."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.register_buffer("logits", torch.as_tensor(logits, dtype=torch.float32))
+
+    def forward(self, images):
+        return self.logits[(images[:, 0, 0, 0] * 255).round().long()]
+
+
+def numbered(labels: list[int]) -> Split:
+    images = torch.arange(len(labels), dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous()
+    return Split(images, torch.tensor(labels))
+
+
+def row(winner: int, margin: float, level: float = 0.0) -> list[float]:
+    """Ten logits: the winner's stands `margin` above the nine others'."""
+    return [level + margin * (label == winner) for label in range(10)]
+
+
+@pytest.mark.parametrize("margin, saturated", [
+    (10.0, 0.0),  # 1 - p = 9 exp(-10) = 4e-4
+    (18.2, 0.0),  # 1.12e-7
+    (18.4, 100.0),  # 0.92e-7
+    (20.0, 100.0),
+    (200.0, 100.0),
+    (1000.0, 100.0),
+])
+@pytest.mark.parametrize("level", [0.0, -3.0])
+def test_saturated_means_above_one_minus_1e_7(margin, saturated, level):
+    model = Chosen([row(4, margin, level)] * 3)
+    assert training.clean_accuracy(model, numbered([4, 4, 4])) == (100.0, saturated)
+
+
+def test_a_network_sure_of_the_wrong_class_is_wrong_and_not_saturated():
+    assert training.clean_accuracy(Chosen([row(4, 30.0)] * 2), numbered([5, 5])) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 500])
+def test_shares_are_counted_over_all_images(batch_size):
+    logits = [row(0, 20.0)] * 2 + [row(1, 10.0)] * 3 + [row(2, 20.0)] + [row(3, 5.0)] * 2
+    labels = [0, 0, 1, 1, 1, 7, 3, 8]  # 2 saturated, 3 + 1 merely right, 1 + 1 wrong
+    assert training.clean_accuracy(Chosen(logits), numbered(labels), batch_size) == (75.0, 25.0)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_clean_accuracy_evaluates_without_dropout_and_leaves_the_mode(mode):
+    model = nn.Sequential(Chosen([row(4, 10.0)] * 200), nn.Dropout(0.9)).train(mode)
+    assert training.clean_accuracy(model, numbered([4] * 200)) == (100.0, 0.0)
+    assert [module.training for module in model.modules()] == [mode] * 3

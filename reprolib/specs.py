@@ -187,6 +187,9 @@ class Grid(Record):
     losses: list[Loss]
     ablation_columns: list[str] = []  # columns that are followed over the epochs
     ablation_attacks: list[str] = []
+    ablation_claims: str | None = None  # prefix of these claims: T11.FMNIST in T11.FMNIST.10
+    ablation_claimed: list[str] = []  # the column and the attack that they are read as
+    text_claims: dict[str, list[str]] = {}  # claim in the text -> its cell, or the two cells it subtracts
 
 
 class Job(Record):

@@ -1,4 +1,4 @@
-"""What several test files share: a tiny data set that can be learnt, one thread, a store of one's own, killable processes."""
+"""What test files share: a tiny data set that can be learnt, one thread, a store of one's own, killable processes."""
 
 import hashlib
 import multiprocessing
@@ -43,7 +43,7 @@ def own_store(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="session")
 def processes():
-    """Processes that start in milliseconds: all of them are forked from one that has imported torch and done nothing."""
+    """Processes that start in milliseconds: forked from one that has imported torch and done nothing else."""
     context = multiprocessing.get_context("forkserver")
     # torch's optimisers import torch._dynamo at their first use, which takes seconds
     context.set_forkserver_preload(["pytest", "reprolib.training", "torch._dynamo"])

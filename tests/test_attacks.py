@@ -1,4 +1,4 @@
-"""The gradient attacks: against known distances, a plain loop without early exit, torchattacks, and themselves cut up."""
+"""The gradient attacks: against known distances, a plain loop without early exit, torchattacks, and themselves."""
 
 import copy
 import math
@@ -78,7 +78,7 @@ def trained() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(54, 4))
-    for _ in range(250):  # plain gradient descent by hand: importing torch's optimisers takes longer than all these tests
+    for _ in range(250):  # by hand: the first import of torch's optimisers takes many seconds
         gradients = torch.autograd.grad(F.cross_entropy(net(images), labels), list(net.parameters()))
         with torch.no_grad():
             for parameter, gradient in zip(net.parameters(), gradients, strict=True):
@@ -270,7 +270,7 @@ def test_another_seed_starts_elsewhere(net, task):
 def test_fgsm_is_one_step_of_pgd_and_ifgsm_is_pgd_without_restarts(net, task, loss, decision):
     options = {"loss": loss, "decision": decision}
     assert_same(fgsm(net, EPS, **options).run(*task), pgd(net, EPS, EPS, 1, **options).run(*task))
-    assert_same(ifgsm(net, EPS, ALPHA, STEPS, **options).run(*task), pgd(net, EPS, ALPHA, STEPS, 0, **options).run(*task))
+    assert_same(ifgsm(net, EPS, ALPHA, 4, **options).run(*task), pgd(net, EPS, ALPHA, 4, 0, **options).run(*task))
 
 
 def test_fgsm_is_the_clean_image_plus_eps_times_the_sign(net, task):
@@ -468,6 +468,14 @@ def test_a_start_outside_the_ball_is_brought_into_it(net, task):
     assert torch.equal(result.adversarial[result.correct], (images + EPS).clamp(max=1)[result.correct])
 
 
+def test_a_given_start_is_for_the_first_run_alone(net, task):
+    images, labels = task
+    result = pgd(net, EPS, 0.0, 0, restarts=2, decision="last").run(images, labels, start=images)
+    plain = plain_loop(pgd(net, EPS, 0.0, 0, restarts=2, decision="last"), images, labels, torch.arange(len(images)))
+    tried = result.correct & (result.last_run < 0) & (plain.last_run < 0)  # both ended with the second run
+    assert tried.any() and torch.equal(result.adversarial[tried], plain.adversarial[tried])
+
+
 def test_torchattacks_pgd_as_the_engine(net, task):
     images, labels = task
     attack = pgd(net, EPS, ALPHA, 3, restarts=3, loss="logits", decision="last", slots=20)
@@ -661,7 +669,7 @@ def test_wrong_parameters(values, message):
 def bad_inputs() -> dict:
     images, labels = torch.full((3, 1, 4, 4), 0.5), torch.tensor([0, 1, 0])
     return {
-        "uint8": ((images * 255).to(torch.uint8), labels, r"^images are torch\.uint8 .*expected float32.*divide by 255"),
+        "uint8": ((images * 255).to(torch.uint8), labels, r"^images are torch\.uint8 .*float32.*divide by 255"),
         "float64": (images.double(), labels, r"^images are torch\.float64 .*expected float32"),
         "3-D": (images[:, 0], labels, r"^images are .*\(3, 4, 4\); expected .*\[B, C, H, W\]"),
         "above 1": (images * 3, labels, r"^images range from 1\.5 to 1\.5; expected \[0, 1\]"),

@@ -244,8 +244,8 @@ def save_until_killed(root, started):
 
 def test_killed_at_any_moment_leaves_an_old_or_a_new_file(store, processes):
     store.save("a", {"x": torch.zeros(200_000, dtype=torch.int64)}, {"version": 0})
-    moments, reached = random.Random(0), 0
-    for _ in range(16):
+    moments = random.Random(0)
+    for _ in range(12):
         started = processes.Event()
         process = processes.Process(target=save_until_killed, args=(store.root, started))
         process.start()
@@ -255,9 +255,8 @@ def test_killed_at_any_moment_leaves_an_old_or_a_new_file(store, processes):
         process.join()
         assert process.exitcode == -signal.SIGKILL
         tensors, meta = store.load("a")
+        assert meta["version"] >= 1  # saved before the signal; 0 would be a file older than that
         assert (tensors["x"] == meta["version"]).all()
-        reached = max(reached, meta["version"])
-    assert reached > 1
 
 
 def save_and_die(root, last_act):

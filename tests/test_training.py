@@ -1,4 +1,4 @@
-"""A training can be killed, resumed and extended to bitwise the same weights, and its control differs in patches alone."""
+"""A training can be killed, resumed and extended to bitwise the same weights; its control differs in patches alone."""
 
 import os
 import signal

@@ -1,0 +1,41 @@
+# make tables                 every table and figure, quick profile, no download
+# make tables PROFILE=cpu     the real runs on a workstation; PROFILE=paper for a GPU
+# make tables ONLY=table06    one of them; DRY_RUN=1 shows the plan
+# make test                   unit tests, then every notebook against its stored output
+# make lab                    JupyterLab;  make readme  the README's status block
+PROFILE ?= quick
+ONLY ?=
+DRY_RUN ?=
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+# Bars of a thousand jobs are noise in a log; a terminal shows them.
+export TQDM_MININTERVAL ?= 2
+export PYDEVD_DISABLE_FILE_VALIDATION = 1
+
+.PHONY: tables test lab readme
+tables: .venv/installed
+	@$(BIN)/snakemake --cores $(JOBS) --resources gpu=$(or $(GPUS),$(JOBS)) --keep-going --rerun-incomplete --nolock \
+	  --quiet all --config profile=$(PROFILE) only=$(ONLY) $(if $(DRY_RUN),--dry-run) \
+	  $(if $(DRY_RUN),,&& echo "Done: results are in results/$(PROFILE)/. Open $$(ls results/$(PROFILE)/$(ONLY)*.html | head -n 1)")
+
+test: .venv/installed
+	@TQDM_DISABLE=1 $(BIN)/python -m pytest -q tests
+	@TQDM_DISABLE=1 $(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout 300 \
+	  --nbval-sanitize-with tests/nbval.cfg notebooks
+
+lab: .venv/installed
+	@$(BIN)/jupyter lab notebooks
+
+readme: .venv/installed
+	@$(BIN)/python -m reprolib readme
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
+	  || { echo "Python 3.11 is needed, and '$(PYTHON)' is not one: install it, or say make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Setting up .venv from requirements.lock (once; some minutes, about 6 GB, most of it PyTorch)"
+	@$(PYTHON) -m venv .venv || { echo "No virtual environment could be made: install Python's venv package (Debian: python3-venv)"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock \
+	  || { echo "The packages could not be installed: see above; is there a network, and are 8 GB free?"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@

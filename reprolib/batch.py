@@ -1,0 +1,111 @@
+"""Run a notebook with a profile's parameters and decide whether it succeeded.
+
+Success is papermill's exit and the record that the notebook's last cell wrote. Papermill's own metadata is no evidence:
+after a timeout or a dead kernel it calls cells completed that never ran.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+from jupyter_client import AsyncKernelManager
+from nbconvert import HTMLExporter
+
+from reprolib import report, specs, store
+
+NOTEBOOKS = store.ROOT / "notebooks"
+
+
+class NotebookError(RuntimeError):
+    """A notebook failed; the message names the cell, the error and where to look."""
+
+
+def find_notebook(name: str | Path) -> Path:
+    """The notebook of that path or name; raises SpecError with a suggestion when there is none."""
+    known = {path.stem: path for path in sorted(NOTEBOOKS.rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts}
+    stem = Path(name).stem
+    if stem not in known:
+        raise specs.SpecError(specs.suggest(stem, list(known), "notebook"))
+    return known[stem]
+
+
+def parameters_for(path: Path, settings: specs.Settings) -> dict:
+    """Those of the profile's settings that the notebook declares.
+
+    Raises SpecError when the notebook declares a parameter that no profile has: papermill would only warn.
+    """
+    declared = papermill.inspect_notebook(str(path))
+    for name in declared:
+        if name not in specs.Settings.model_fields:
+            raise specs.SpecError(f"{path.name}: {specs.suggest(name, list(specs.Settings.model_fields), 'parameter')}")
+    return {name: value for name, value in settings.content().items() if name in declared}
+
+
+def run_notebook(name: str | Path, profile: str) -> str:
+    """Run a notebook with a profile's parameters; results/<profile> then has its record, .ipynb and .html.
+
+    Returns one line that says so. Raises NotebookError when a cell fails or no record was written.
+    """
+    path, settings = find_notebook(name), specs.load_profile(profile)
+    parameters = parameters_for(path, settings)
+    folder = report.RESULTS / profile
+    folder.mkdir(parents=True, exist_ok=True)
+    attempt, record = folder / f"{path.stem}.failed.ipynb", folder / f"{path.stem}.json"
+    started = time.time()
+    try:
+        papermill.execute_notebook(str(path), str(attempt), parameters, kernel_name="python3", progress_bar=False,
+                                   cwd=str(path.parent), km=_kernel())
+    except Exception as error:  # whatever stopped the kernel: the reader needs the cell and the way to it
+        raise NotebookError(_failure(path, attempt, error)) from None
+    if not record.exists() or record.stat().st_mtime < started - 1:
+        raise NotebookError(f"{path.stem} ended without writing its record {record.name}; see {report.shown(attempt)}")
+    notebook = clean(nbformat.read(attempt, as_version=4))
+    store.write_atomically(folder / f"{path.stem}.ipynb", nbformat.writes(notebook).encode())
+    store.write_atomically(folder / f"{path.stem}.html", html(notebook, path.stem).encode())
+    attempt.unlink()
+    return f"{path.stem}: {time.time() - started:.0f} s, {report.shown(folder / path.stem)}.html"
+
+
+def _kernel() -> AsyncKernelManager:
+    """A kernel on a local socket: notebooks that start together would race for TCP ports."""
+    manager = AsyncKernelManager(kernel_name="python3")
+    manager.transport = "ipc"
+    return manager
+
+
+def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Take out what differs between machines and runs: papermill's paths and times, cell timestamps, progress bars."""
+    notebook.metadata.pop("papermill", None)
+    notebook.metadata.pop("widgets", None)
+    for item in notebook.cells:
+        for key in ("papermill", "execution"):
+            item.metadata.pop(key, None)
+        if "outputs" in item:
+            item.outputs = [out for out in item.outputs if not _is_progress(out)]
+    return notebook
+
+
+def _is_progress(output: nbformat.NotebookNode) -> bool:
+    widget = "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+    return widget or (output.get("name") == "stderr" and re.search(r"\d+%\|", output.get("text", "")) is not None)
+
+
+def html(notebook: nbformat.NotebookNode, title: str) -> str:
+    """The notebook as one page; links to other notebooks lead to their pages."""
+    exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
+    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
+    return re.sub(r'(href="[^":]*)\.ipynb"', r'\1.html"', page)
+
+
+def _failure(path: Path, attempt: Path, error: Exception) -> str:
+    """The first failing cell and its error in one sentence."""
+    name, value = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
+    cell = getattr(error, "exec_count", None)
+    where = f"in cell {cell}" if cell else "while it ran"
+    see = f"; see {report.shown(attempt)}" if os.path.exists(attempt) else ""
+    return f"{path.stem} failed {where}: {name}: {value}{see}"

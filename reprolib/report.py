@@ -1,0 +1,562 @@
+"""From stored outcomes to records, tables and pictures.
+
+A record is a notebook's result: `results/<folder>/<notebook>.json` with `provenance` and `cells`, one cell per
+measured number. Tables, the scoreboard and the README read records and nothing else, and a record carries its own
+checksum, so that a number edited by hand is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from reprolib import claims, data, evaluation, patches, specs, store, training
+from reprolib.specs import Plan, Settings
+
+RESULTS = store.ROOT / "results"
+PALETTE = {"paper": "#000000", "probabilities": "#E69F00", "logits": "#56B4E9", "sound": "#0072B2"}  # Okabe-Ito
+BANNER = ("**Quick run on a small sample with weak attacks: shows that everything works, says nothing about the paper.** "
+          "No verdict is drawn from it.")
+CUSTOM = "**Settings differ from every profile: an experiment of your own.** No verdict is drawn from it."
+
+
+class RecordError(RuntimeError):
+    """A results file is missing, damaged or was edited by hand; the message says which and what to do."""
+
+
+# --- measured numbers ------------------------------------------------------------------------------------------------
+
+
+def share(mask: Tensor) -> dict:
+    """A share of images in percent with its 95 % Wilson interval: bool [n] -> value, low, high, n."""
+    hits, n = int(mask.sum()), len(mask)
+    low, high = claims.wilson(hits, n)
+    return {"value": round(100 * hits / n, 2), "low": round(low, 2), "high": round(high, 2), "n": n}
+
+
+def gain(defended: Tensor, undefended: Tensor) -> dict:
+    """Difference of two accuracies on the same images, in points, with a 95 % interval from the paired differences."""
+    difference = defended.double() - undefended.double()
+    mean, error = float(difference.mean()), 1.96 * float(difference.std()) / len(difference) ** 0.5
+    return {"value": round(100 * mean, 2), "low": round(100 * (mean - error), 2), "high": round(100 * (mean + error), 2),
+            "n": len(difference)}
+
+
+def cell(row: str, column: str, epoch: int | None, protocol: str, decision: str | None, measured: dict, seed: int,
+         claim: str | None = None) -> dict:
+    return {"claim": claim, "row": row, "column": column, "epoch": epoch, "protocol": protocol, "decision": decision,
+            **measured, "seeds": [seed]}
+
+
+def measure(plan: Plan, dataset: data.Dataset, artefacts: store.Store) -> list[dict]:
+    """Every number of a table from the store: clean, each attack under each loss and both decision rules, and sound.
+
+    Sound robust accuracy counts an image only if it survives `margin` and `logits` under any iterate.
+    """
+    ledger, cells = claims.load_claims(), []
+    masks: dict[tuple[str, str, int, str, str], Tensor] = {}  # (row, column, epoch, protocol, decision) -> bool [n]
+    for column, (spec, table_epoch) in plan.networks.items():
+        epochs = {job.evaluation.epoch for job in plan.jobs if job.column == column}
+        for epoch in sorted(epochs):
+            jobs = [job for job in plan.jobs if job.column == column and job.evaluation.epoch == epoch]
+            for (row, protocol, decision), mask in _masks(jobs, plan, dataset, artefacts).items():
+                masks[row, column, epoch, protocol, decision] = mask
+                claim = _claim_of(plan, row, column, epoch, table_epoch, ledger)
+                cells.append(cell(row, column, epoch, protocol, decision or None, share(mask), plan.settings.seed, claim))
+            saturated = training.checkpoint(spec, epoch, dataset, artefacts).history[-1]["saturated"]
+            hits, n = round(saturated * len(dataset.test) / 100), len(dataset.test)
+            cells.append(cell("p(true) > 1-1e-7", column, epoch, "saturated", None,
+                              share(torch.arange(n) < hits), plan.settings.seed))
+    return cells + _text_cells(plan, masks)
+
+
+def _masks(jobs: list[specs.Job], plan: Plan, dataset: data.Dataset, artefacts: store.Store) -> dict:
+    """(row, protocol, decision) -> which images are robust, for one network."""
+    found: dict[tuple[str, str, str], Tensor] = {}
+    for job in jobs:
+        attacked = evaluation.outcome(job.evaluation, dataset, artefacts)
+        loss, decision = job.evaluation.attack.loss, job.evaluation.decision
+        if len(attacked.correct) == plan.test_size:
+            found["Clean", "clean", ""] = attacked.correct
+            found[job.attack, loss, "any"] = attacked.robust("any")
+        if decision == "last":
+            found[job.attack, loss, "last"] = attacked.robust("last")
+        if loss == "probabilities" and job.evaluation.attack.restarts > 0:
+            found[f"{job.attack}, first start only", loss, decision] = attacked.robust(decision, runs=1)
+    rows = [row for row in dict.fromkeys(job.attack for job in jobs)
+            if (row, "margin", "any") in found and (row, "logits", "any") in found]
+    for row in rows:
+        found[row, "sound", "any"] = found[row, "margin", "any"] & found[row, "logits", "any"]
+    if rows:
+        found["All attacks", "sound", "any"] = torch.stack([found[row, "sound", "any"] for row in rows]).all(0)
+    return found
+
+
+def _claim_of(plan: Plan, row: str, column: str, epoch: int, table_epoch: int, ledger: dict) -> str | None:
+    """The claim that a number is read as: a cell of the table, or of Table 11 at an epoch along the way."""
+    grid = plan.grid
+    if epoch == table_epoch and f"{grid.table}.{row}.{column}" in ledger:
+        return f"{grid.table}.{row}.{column}"
+    if [column, row] == grid.ablation_claimed and f"{grid.ablation_claims}.{epoch}" in ledger:
+        return f"{grid.ablation_claims}.{epoch}"
+    return None
+
+
+def _text_cells(plan: Plan, masks: dict) -> list[dict]:
+    """What the text repeats from the table, or subtracts in it, under each protocol."""
+    cells = []
+    for claim, places in plan.grid.text_claims.items():
+        rows, columns = zip(*(place.split(".", 1) for place in places), strict=True)
+        keys = [(row, column, plan.networks[column][1]) for row, column in zip(rows, columns, strict=True)]
+        for protocol, decision in dict.fromkeys(key[3:] for key in masks if key[:3] == keys[0]):
+            pair = [masks[*key, protocol, decision] for key in keys]
+            measured = share(pair[0]) if len(pair) == 1 else gain(*pair)
+            cells.append(cell(" minus ".join(rows), " minus ".join(columns), keys[0][2], protocol, decision or None,
+                              measured, plan.settings.seed, claim))
+    return cells
+
+
+# --- records ---------------------------------------------------------------------------------------------------------
+
+
+def provenance(settings: Settings, plan: Plan | None = None, dataset: data.Dataset | None = None,
+               artefacts: store.Store | None = None) -> dict:
+    """Where a record's numbers come from; no machine paths and no dates, so that equal runs give equal records."""
+    origin = {"commit": _git("rev-parse", "HEAD") or "unknown", "dirty": bool(_git("status", "--porcelain", "-uno")),
+              "profile": settings.folder, "settings": settings.content(), "seeds": [settings.seed],
+              "torch": torch.__version__, "torchattacks": version("torchattacks"), "devices": [], "data": {}, "seconds": {}}
+    if plan is not None:
+        checkpoints = [training.checkpoint(spec, epochs[-1], dataset, artefacts) for spec, epochs in plan.trainings]
+        evaluations = {evaluation.artefact(job.evaluation, dataset): job.evaluation for job in plan.jobs}
+        outcomes = [evaluation.outcome(spec, dataset, artefacts) for spec in evaluations.values()]
+        origin["devices"] = sorted({found.device for found in [*checkpoints, *outcomes]})
+        origin["data"] = {"name": dataset.name, "source": dataset.source, "variant": dataset.variant,
+                          "sha256": dataset.checksum}
+        origin["seconds"] = {"training": round(sum(c.seconds for c in checkpoints), 1),
+                             "attacks": round(sum(o.seconds for o in outcomes), 1)}
+    return origin
+
+
+def _git(*arguments: str) -> str:
+    """Output of a git command in the repository; empty where there is no git or no repository."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=store.ROOT, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def write_record(notebook: str, origin: dict, cells: list[dict]) -> Path:
+    """Write results/<folder>/<notebook>.json, and the cells beside it as CSV. Returns the JSON's path."""
+    path = RESULTS / origin["profile"] / f"{notebook}.json"
+    record = {"provenance": origin, "cells": cells}
+    record["checksum"] = store.digest(record)
+    store.write_atomically(path, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+    if cells:
+        table = pd.DataFrame(cells).assign(seeds=[" ".join(map(str, c["seeds"])) for c in cells])
+        store.write_atomically(path.with_suffix(".csv"), table.to_csv(index=False).encode())
+    return path
+
+
+def read_record(path: str | Path) -> dict:
+    """A record, verified. Raises RecordError when it is missing, not JSON, incomplete, or not as it was written."""
+    path = Path(path)
+    again = f"regenerate it with: make tables PROFILE={path.parent.name} ONLY={path.stem}"
+    if not path.exists():
+        raise RecordError(f"there is no results file {shown(path)}; {again}")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        checksum = record.pop("checksum")
+        intact = checksum == store.digest(record) and {"provenance", "cells"} <= set(record)
+    except (ValueError, KeyError, AttributeError):
+        raise RecordError(f"{shown(path)} is not a results file (cut off, or no JSON); {again}") from None
+    if not intact:
+        raise RecordError(f"{shown(path)} was changed after it was written: its content does not match its checksum; {again}")
+    return record
+
+
+def shown(path: Path) -> str:
+    """A path as a reader knows it: from the top of the repository."""
+    return str(path.relative_to(store.ROOT)) if path.is_relative_to(store.ROOT) else str(path)
+
+
+def banner(settings: Settings) -> str:
+    """Markdown that every table of a run without verdicts carries; empty for the other profiles."""
+    return {"quick": BANNER, "custom": CUSTOM}.get(settings.folder, "")
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def frame(cells: list[dict]) -> pd.DataFrame:
+    return pd.DataFrame(cells)
+
+
+def number(found: dict) -> str:
+    """A measured number with its interval, for people: 12.34 [11.9, 12.8]."""
+    return f"{found['value']:.2f} [{found['low']:.1f}, {found['high']:.1f}]"
+
+
+def table(cells: list[dict], columns: list[str], epochs: dict[str, int], attacks: list[str],
+          prefix: str) -> pd.DataFrame:
+    """The paper's table and ours in one: for each attack the printed row, then a row per protocol and decision rule."""
+    ledger, rows = claims.load_claims(), []
+    for attack in ["Clean", *attacks]:
+        printed = {c: ledger.get(f"{prefix}.{attack}.{c}") for c in columns}
+        rows.append({"attack": attack, "protocol": "paper", "decision": "", "images": "",
+                     **{c: f"{p.printed:.2f}" if p else "" for c, p in printed.items()}})
+        here = [c for c in cells if c["row"] == attack and epochs.get(c["column"]) == c["epoch"]]
+        for protocol, decision in dict.fromkeys((c["protocol"], c["decision"]) for c in here):
+            found = {c["column"]: c for c in here if (c["protocol"], c["decision"]) == (protocol, decision)}
+            rows.append({"attack": attack, "protocol": protocol, "decision": decision or "",
+                         "images": str(max(c["n"] for c in found.values())),
+                         **{c: number(found[c]) if c in found else "" for c in columns}})
+    return pd.DataFrame(rows)
+
+
+def summary(cells: list[dict], columns: list[str], epochs: dict[str, int], attacks: list[str], prefix: str) -> pd.DataFrame:
+    """The table in three rows per attack: printed, under `probabilities` by the last iterate, and sound."""
+    full = table(cells, columns, epochs, attacks, prefix)
+    keep = [("paper", ""), ("clean", ""), ("probabilities", "last"), ("sound", "any")]
+    chosen = full[[pair in keep for pair in zip(full["protocol"], full["decision"], strict=True)]].copy()
+    for column in columns:
+        chosen[column] = chosen[column].str.split(" ").str[0]
+    return chosen.drop(columns="decision").reset_index(drop=True)
+
+
+def markdown(data_frame: pd.DataFrame, heading: str = "") -> str:
+    """A data frame as a Markdown table, under an optional line such as a banner."""
+    body = data_frame.to_markdown(index=False, disable_numparse=True)
+    return f"{heading}\n\n{body}\n" if heading else f"{body}\n"
+
+
+def save_markdown(notebook: str, settings: Settings, text: str) -> Path:
+    """Write results/<folder>/<notebook>.md, with the banner where one is due."""
+    path = RESULTS / settings.folder / f"{notebook}.md"
+    store.write_atomically(path, ("\n\n".join(filter(None, [banner(settings), text])).rstrip() + "\n").encode())
+    return path
+
+
+def layer_table(networks: dict[str, torch.nn.Module]) -> pd.DataFrame:
+    """The layers with weights of some networks: kernel, stride, output channels, number of parameters."""
+    rows = []
+    for name, network in networks.items():
+        for layer, module in network.named_children():
+            count = sum(p.numel() for p in module.parameters())
+            if count:
+                conv = isinstance(module, torch.nn.Conv2d)
+                rows.append({"network": name, "layer": layer, "kernel": "x".join(map(str, module.kernel_size)) if conv else "",
+                             "stride": str(module.stride[0]) if conv else "",
+                             "outputs": str(module.out_channels if conv else module.out_features), "parameters": f"{count:,}"})
+    return pd.DataFrame(rows)
+
+
+def count_cell(row: str, count: int) -> dict:
+    """A number that was counted, not estimated: no interval, no seed."""
+    return {"claim": None, "row": row, "column": "parameters", "epoch": None, "protocol": "count", "decision": None,
+            "value": count, "low": None, "high": None, "n": None, "seeds": []}
+
+
+def attack_table() -> pd.DataFrame:
+    """Table 2: every attack with its numbers, and the model calls that one unbreakable image costs."""
+    rows = []
+    for dataset in ("cifar-10", "fashion-mnist", "imagenet-subset"):
+        for name, attack in specs.attacks_of(dataset).items():
+            loop = attack.loop()
+            calls = max(loop["restarts"], 1) * (loop["steps"] + 1)
+            rows.append({"data set": dataset, "attack": name, "eps": f"{attack.eps:g}", "alpha": f"{loop['alpha']:g}",
+                         "iterations": str(loop["steps"]), "restarts": str(loop["restarts"]), "calls": str(calls)})
+    return pd.DataFrame(rows)
+
+
+def epochs_table(cells: list[dict], plan: Plan) -> pd.DataFrame:
+    """The study along the epochs: per column and epoch, the printed number and ours under each protocol."""
+    ledger, rows = claims.load_claims(), []
+    for column in plan.grid.ablation_columns:
+        for epoch in plan.ablation_epochs():
+            here = {(c["row"], c["protocol"], c["decision"]): c for c in cells if (c["column"], c["epoch"]) == (column, epoch)}
+            printed = ledger.get(f"{plan.grid.ablation_claims}.{epoch}") if column == plan.grid.ablation_claimed[0] else None
+            row = {"column": column, "epochs": str(epoch), "paper": f"{printed.printed:.1f}" if printed else "",
+                   "saturated": number(here["p(true) > 1-1e-7", "saturated", None])}
+            for attack in plan.grid.ablation_attacks:
+                for protocol, decision in (("probabilities", "last"), ("sound", "any")):
+                    row[f"{attack} {protocol}"] = number(here[attack, protocol, decision])
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def table_page(cells: list[dict], plan: Plan, origin: dict) -> str:
+    """A table's Markdown page: every cell, the study along the epochs, and where the numbers come from."""
+    columns = list(plan.networks)
+    epochs = {column: epoch for column, (_, epoch) in plan.networks.items()}
+    seconds = ", ".join(f"{name} {value:,.0f} s" for name, value in origin["seconds"].items())
+    source = (f"{origin['data']['name']} ({origin['data']['source']}, {origin['data']['variant']}), "
+              f"{plan.settings.finetune_epochs} epochs of fine-tuning after {plan.settings.pretrain_epochs} of pre-training, "
+              f"seed {plan.settings.seed}. Device: {'; '.join(origin['devices'])}. Computing time: {seconds}. "
+              f"torch {origin['torch']}, commit {origin['commit'][:10]}.")
+    return "\n\n".join([f"# {plan.grid.table.replace('T', 'Table ')}: {plan.grid.model} on {plan.grid.dataset}",
+                        "Accuracy in %, with 95 % Wilson intervals; `images` is the number of test images behind a row. " + source,
+                        markdown(table(cells, columns, epochs, plan.grid.attacks, plan.grid.table)),
+                        "## Along the epochs of fine-tuning", markdown(epochs_table(cells, plan))])
+
+
+def board_table(board: pd.DataFrame) -> pd.DataFrame:
+    """The scoreboard for people: one row per claim and protocol, linked to the notebook that measured it."""
+    return pd.DataFrame({
+        "where": board["where"], "claim": board["claim"], "printed": board["printed"].astype(str), "protocol": board["protocol"],
+        "measured": [number(row) for row in board.to_dict("records")], "images": board["n"].astype(int).astype(str),
+        "verdict": board["verdict"],
+        "notebook": [f"[{n}](../{p}/{n}.ipynb)" for p, n in zip(board["profile"], board["notebook"], strict=True)]})
+
+
+def missing_table(board: pd.DataFrame) -> pd.DataFrame:
+    """Claims that nothing has measured yet, counted per place in the paper."""
+    missing = board[board["notebook"] == ""]
+    return missing.groupby("where", sort=False).size().rename("not yet run").reset_index()
+
+
+def display_markdown(content: pd.DataFrame | str) -> None:
+    """Show a table or a text as Markdown, which JupyterLab, GitHub and a page all render, and nbval can compare."""
+    from IPython.display import Markdown, display
+
+    display(Markdown(content if isinstance(content, str) else markdown(content)))
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def style() -> None:
+    """One look for all figures: white ground, readable sizes, colours that colour-blind readers can tell apart."""
+    sns.set_theme(style="whitegrid", context="notebook")
+    plt.rcParams.update({"figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 100, "savefig.dpi": 110})
+
+
+def show(figure: Figure, alt: str, name: str | None = None, settings: Settings | None = None) -> None:
+    """Display a figure with its text alternative; with a name, also write results/<folder>/<name>.png. Closes it."""
+    from IPython.display import display
+
+    if name is not None:
+        path = RESULTS / settings.folder / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, bbox_inches="tight", metadata={"Description": alt, "Software": None})
+    display(figure, metadata={"image/png": {"alt": alt}})
+    plt.close(figure)
+
+
+def plot_attacks(cells: list[dict], columns: list[str], epochs: dict[str, int], attacks: list[str], prefix: str) -> Figure:
+    """One panel per attack: the paper's number, ours under `probabilities`, and the sound robust accuracy."""
+    ledger = claims.load_claims()
+    figure, axes = plt.subplots(2, (len(attacks) + 1) // 2, figsize=(12, 7), sharey=True, layout="constrained")
+    bars = [("probabilities", "last", "measured, loss from clipped probabilities, last iterate"),
+            ("logits", "any", "measured, loss from logits, any iterate"),
+            ("sound", "any", "measured, sound: survives margin and logits")]
+    for axis, attack in zip(axes.flat, attacks, strict=False):
+        for index, (protocol, decision, label) in enumerate(bars):
+            found = {c["column"]: c for c in cells if c["row"] == attack and epochs.get(c["column"]) == c["epoch"]
+                     and (c["protocol"], c["decision"]) == (protocol, decision)}
+            for place, column in enumerate(columns):
+                if column in found:
+                    value, low, high = (found[column][k] for k in ("value", "low", "high"))
+                    axis.bar(place + 0.26 * (index - 1), value, 0.25, color=PALETTE[protocol], edgecolor="black",
+                             linewidth=0.4, label=label if place == 0 else None,
+                             yerr=[[max(value - low, 0)], [max(high - value, 0)]], error_kw={"linewidth": 0.8})
+        printed = [ledger.get(f"{prefix}.{attack}.{column}") for column in columns]
+        axis.plot([i for i, p in enumerate(printed) if p], [p.printed for p in printed if p], "D", color=PALETTE["paper"],
+                  markersize=6, label="printed in the paper", zorder=5)
+        axis.set(title=attack, xticks=range(len(columns)), xticklabels=columns, ylim=(0, 100))
+    for axis in axes[:, 0]:
+        axis.set_ylabel("accuracy under attack (%)")
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def plot_epochs(cells: list[dict], columns: list[str], attack: str, prefix: str) -> Figure:
+    """Accuracy under one attack against fine-tuning epochs, beside the share of saturated images and the printed row."""
+    ledger = claims.load_claims()
+    figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
+    printed = {int(c.rsplit(".", 1)[1]): claim.printed for c, claim in ledger.items() if c.startswith(f"{prefix}.")}
+    axis.plot(list(printed), list(printed.values()), "D--", color=PALETTE["paper"], label="printed in the paper")
+    for column, dashes, marker in zip(columns, ("-", ":"), ("o", "s"), strict=False):
+        for protocol, decision, name, colour in (("probabilities", "last", f"{attack}, probabilities", PALETTE["probabilities"]),
+                                                 ("sound", "any", f"{attack}, sound", PALETTE["sound"]),
+                                                 ("saturated", None, "share of saturated images", "#999999")):
+            found = sorted((c for c in cells if c["column"] == column and (c["protocol"], c["decision"]) == (protocol, decision)
+                            and c["row"] in (attack, "p(true) > 1-1e-7")), key=lambda c: c["epoch"])
+            axis.errorbar([c["epoch"] for c in found], [c["value"] for c in found], linestyle=dashes, marker=marker,
+                          color=colour, label=f"{column}: {name}",
+                          yerr=[[max(c["value"] - c["low"], 0) for c in found], [max(c["high"] - c["value"], 0) for c in found]])
+    axis.set(xlabel="fine-tuning epochs", ylabel="test images (%)", ylim=(-2, 100))
+    axis.legend(fontsize="small", frameon=True)
+    return figure
+
+
+def plot_operations(images: Tensor, size: int, seed: int) -> Figure:
+    """The nine operations on nine images (uint8 [9, C, H, W]): original above, one patch of size x size changed below."""
+    figure, axes = plt.subplots(2, len(patches.OPERATIONS), figsize=(14, 3.6), layout="constrained")
+    box = patches.boxes(*images.shape[2:], size, 1)
+    for index, operation in enumerate(patches.OPERATIONS):
+        changed = patches.paste(images[index : index + 1], _changed(images[index : index + 1], index, size, seed)[:, None],
+                                torch.tensor([True]))
+        axes[0, index].set_title(operation.__name__.replace("_", " "), fontsize=10)
+        _picture(axes[0, index], images[index], [])
+        _picture(axes[1, index], changed[0], box, size)
+    return figure
+
+
+def _changed(images: Tensor, operation: int, size: int, seed: int) -> Tensor:
+    """The centred patch of uint8 images after one operation, uint8."""
+    (top, left), = patches.boxes(*images.shape[2:], size, 1)
+    patch = images[:, :, top : top + size, left : left + size].float() / 255
+    drawn = patches.sample(torch.arange(len(images)), 1, seed)[0]
+    forced = replace(drawn, operation=torch.full((len(images),), operation))
+    return (patches.apply(patch, forced) * 255).round().to(torch.uint8)
+
+
+def plot_pipeline(images: Tensor, seed: int) -> Figure:
+    """Originals and their copies under n-Pk, as fine-tuning sees them; frames mark the patches."""
+    kinds = [(7, 1), (11, 1), (7, 2), (11, 2)]
+    figure, axes = plt.subplots(1 + len(kinds), len(images), figsize=(1.3 * len(images), 7.2), layout="constrained")
+    ids = torch.arange(len(images))
+    for place, image in enumerate(images):
+        _picture(axes[0, place], image, [])
+    for row, (size, count) in enumerate(kinds, start=1):
+        copies = patches.paste(images, patches.make_patches(images, ids, size, count, seed), ids >= 0)
+        for place, copy in enumerate(copies):
+            _picture(axes[row, place], copy, patches.boxes(*images.shape[2:], size, count), size)
+    for row, label in enumerate(["original", *(f"{size}-P{count}" for size, count in kinds)]):
+        axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center")
+    return figure
+
+
+def _picture(axis: plt.Axes, image: Tensor, boxes: list[tuple[int, int]], size: int = 0) -> None:
+    axis.imshow(image.permute(1, 2, 0).expand(-1, -1, 3), interpolation="nearest")
+    axis.set(xticks=[], yticks=[])
+    for top, left in boxes:
+        axis.add_patch(plt.Rectangle((left - 0.5, top - 0.5), size, size, fill=False, edgecolor="#D55E00", linewidth=1.2))
+
+
+def measure_operations(images: Tensor, size: int, seed: int) -> list[dict]:
+    """Mean absolute change of a pixel of the patch under each operation, on the scale [0, 1], with a 95 % interval."""
+    (top, left), = patches.boxes(*images.shape[2:], size, 1)
+    before, cells = images[:, :, top : top + size, left : left + size].float() / 255, []
+    for index, operation in enumerate(patches.OPERATIONS):
+        change = (_changed(images, index, size, seed).float() / 255 - before).abs().flatten(1).mean(1)
+        mean, error = float(change.mean()), 1.96 * float(change.std()) / len(change) ** 0.5
+        measured = {"value": round(mean, 4), "low": round(mean - error, 4), "high": round(mean + error, 4), "n": len(images)}
+        cells.append(cell(operation.__name__, f"patch {size}x{size}", None, "change", None, measured, seed))
+    return cells
+
+
+# --- scoreboard ------------------------------------------------------------------------------------------------------
+
+PROTOCOLS = ("clean", "sound", "logits", "probabilities", "transfer", "time")
+JUDGED = {"clean": None, "sound": "any", "logits": "last", "probabilities": "last", "transfer": "any", "time": None}
+
+
+def records() -> dict[tuple[str, str], dict]:
+    """Every record that can earn a verdict: (profile, notebook) -> record, the paper profile before the cpu profile."""
+    found = {}
+    for profile in ("paper", "cpu"):
+        for path in sorted((RESULTS / profile).glob("*.json")):
+            found[profile, path.stem] = read_record(path)
+    return found
+
+
+def scoreboard(found: dict[tuple[str, str], dict] | None = None) -> pd.DataFrame:
+    """One row per claim and protocol that was measured, and one per claim that was not: printed, measured, verdict."""
+    ledger = claims.load_claims()
+    measured: dict[tuple[str, str], tuple[str, str, dict]] = {}
+    for (profile, notebook), record in (records() if found is None else found).items():
+        for entry in record["cells"]:
+            judged = entry["claim"] and JUDGED.get(entry["protocol"], "never") == entry["decision"]
+            if judged:
+                measured.setdefault((entry["claim"], entry["protocol"]), (profile, notebook, entry))
+    rows = []
+    for name, claim in ledger.items():
+        protocols = [p for p in PROTOCOLS if (name, p) in measured]
+        for protocol in protocols or [""]:
+            profile, notebook, entry = measured.get((name, protocol), ("cpu", "", None))
+            base = measured.get((claim.baseline, protocol), (None, None, None))[2]
+            verdict = claims.judge(claim, _measured(entry), profile=profile, baseline=_measured(base))
+            rows.append({"claim": name, "where": claim.where, "printed": claim.printed, "protocol": protocol,
+                         "measured": entry["value"] if entry else None, "low": entry["low"] if entry else None,
+                         "high": entry["high"] if entry else None, "n": entry["n"] if entry else None,
+                         "verdict": verdict.verdict, "reason": verdict.reason, "profile": profile if entry else "",
+                         "notebook": notebook})
+    return pd.DataFrame(rows)
+
+
+def _measured(entry: dict | None) -> claims.Measured | None:
+    return None if entry is None else claims.Measured(**{k: entry[k] for k in ("value", "low", "high", "n")})
+
+
+def verdict_counts(board: pd.DataFrame) -> pd.DataFrame:
+    """Number of claims per verdict (rows) and protocol (columns); claims that nothing measured stand under "all"."""
+    board = board.assign(protocol=board["protocol"].replace("", "all"))
+    counts = board.groupby(["verdict", "protocol"]).size().unstack(fill_value=0)
+    columns = [p for p in [*PROTOCOLS, "all"] if p in counts.columns]
+    return counts.reindex(index=[v for v in claims.VERDICTS if v in counts.index], columns=columns, fill_value=0)
+
+
+def plot_scoreboard(board: pd.DataFrame) -> Figure:
+    """Every measured claim in percent: what the paper prints against what was measured, coloured by protocol."""
+    figure, axis = plt.subplots(figsize=(7, 6.5), layout="constrained")
+    shown = board[board["measured"].notna() & board["protocol"].isin(["clean", "sound", "logits", "probabilities"])]
+    shown = shown[[isinstance(p, (int, float)) for p in shown["printed"]]]
+    markers = {"clean": "s", "sound": "o", "logits": "^", "probabilities": "D"}
+    colours = PALETTE | {"clean": "#009E73"}
+    axis.plot([0, 100], [0, 100], color="grey", linewidth=1, linestyle="--", label="measured = printed")
+    for protocol, marker in markers.items():
+        part = shown[shown["protocol"] == protocol]
+        axis.scatter(part["printed"].astype(float), part["measured"].astype(float), marker=marker, color=colours[protocol],
+                     edgecolor="black", linewidth=0.5, s=45, label=f"{protocol} ({len(part)})", alpha=0.85)
+    axis.set(xlabel="printed in the paper (%)", ylabel="measured here (%)", xlim=(-2, 102), ylim=(-2, 102), aspect="equal")
+    axis.legend(loc="upper left", fontsize="small")
+    return figure
+
+
+# --- README ----------------------------------------------------------------------------------------------------------
+
+README = store.ROOT / "README.md"
+START, END = "<!-- status: generated by `make readme` from results/ -->", "<!-- end of status -->"
+
+
+def readme_status() -> str:
+    """The README's status block in Markdown: verdicts so far, and every table's summary. Generated from the records."""
+    board = scoreboard()
+    measured = board[board["notebook"] != ""]
+    parts = [f"{measured['claim'].nunique()} of {board['claim'].nunique()} printed numbers have been measured. "
+             "Number of claims per verdict, by protocol:",
+             verdict_counts(measured).reset_index().to_markdown(index=False) if len(measured) else "Nothing is measured yet."]
+    for (profile, notebook), record in records().items():
+        if not (specs.PARAMS / "tables" / f"{notebook}.yaml").exists() or not record["cells"]:
+            continue
+        plan = specs.Plan(specs.load_grid(notebook), specs.load_profile(profile))
+        epochs = {column: epoch for column, (_, epoch) in plan.networks.items()}
+        short = summary(record["cells"], list(plan.networks), epochs, plan.grid.attacks, plan.grid.table)
+        parts += [f"**{plan.grid.table.replace('T', 'Table ')}** ([{profile} profile](results/{profile}/{notebook}.md), "
+                  f"accuracy in %, {plan.test_size:,} test images, {plan.settings.finetune_epochs} epochs of fine-tuning):",
+                  short.to_markdown(index=False, disable_numparse=True)]
+    return "\n\n".join(parts)
+
+
+def readme_text() -> str:
+    """The whole README with a fresh status block."""
+    text = README.read_text(encoding="utf-8")
+    before, rest = text.split(START, 1)
+    return f"{before}{START}\n\n{readme_status()}\n\n{END}{rest.split(END, 1)[1]}"
+
+
+def write_readme() -> None:
+    store.write_atomically(README, readme_text().encode())

@@ -8,26 +8,29 @@ ONLY ?=
 DRY_RUN ?=
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-BIN := .venv/bin
+# ACTIVE=1 takes the environment that is active (conda's, say) as it is, instead of making .venv
+ACTIVE ?=
+BIN := $(if $(ACTIVE),$(patsubst %/,%,$(dir $(shell command -v python))),.venv/bin)
+READY := $(if $(ACTIVE),,.venv/installed)
 # Bars of a thousand jobs are noise in a log; a terminal shows them.
 export TQDM_MININTERVAL ?= 2
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
 
 .PHONY: tables test lab readme
-tables: .venv/installed
+tables: $(READY)
 	@$(BIN)/snakemake --cores $(JOBS) --resources gpu=$(or $(GPUS),$(JOBS)) --keep-going --rerun-incomplete --nolock \
 	  --quiet all --config profile=$(PROFILE) only=$(ONLY) $(if $(DRY_RUN),--dry-run) \
 	  $(if $(DRY_RUN),,&& echo "Done: results are in results/$(PROFILE)/. Open $$(ls results/$(PROFILE)/$(ONLY)*.html | head -n 1)")
 
-test: .venv/installed
+test: $(READY)
 	@TQDM_DISABLE=1 $(BIN)/python -m pytest -q tests
 	@TQDM_DISABLE=1 $(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout 300 \
 	  --nbval-sanitize-with tests/nbval.cfg notebooks
 
-lab: .venv/installed
+lab: $(READY)
 	@$(BIN)/jupyter lab notebooks
 
-readme: .venv/installed
+readme: $(READY)
 	@$(BIN)/python -m reprolib readme
 
 .venv/installed: requirements.lock pyproject.toml

@@ -66,9 +66,19 @@ class AttackResult:
     calls: int = 0
 
     def robust(self, decision: str = "any", runs: int | None = None) -> Tensor:
-        """bool [B]: correct on the clean image and never broken under the decision rule, within the first `runs` runs."""
-        first = self.any_run if decision == "any" else self.last_run
-        return self.correct & ((first < 0) if runs is None else ((first < 0) | (first >= runs)))
+        """See `robust`."""
+        return robust(self.correct, {"any": self.any_run, "last": self.last_run}, decision, runs)
+
+
+def robust(correct: Tensor, first_run: dict[str, Tensor], decision: str, runs: int | None = None) -> Tensor:
+    """bool [B]: correct on the clean image and never broken under the decision rule, within the first `runs` runs.
+
+    Raises ValueError for an unknown decision rule.
+    """
+    if decision not in DECISIONS:
+        raise ValueError(f"decision is {decision!r}; expected one of {', '.join(DECISIONS)}")
+    first = first_run[decision]
+    return correct & ((first < 0) if runs is None else ((first < 0) | (first >= runs)))
 
 
 @dataclass(frozen=True)
@@ -105,7 +115,7 @@ class LinfAttack:
     def __post_init__(self):
         if not 0 <= self.eps <= 1:
             raise ValueError(f"eps is {self.eps}; expected a number from 0 to 1 on the images' scale (8/255, not 8)")
-        if self.alpha < 0:
+        if not self.alpha >= 0:
             raise ValueError(f"alpha is {self.alpha}; expected 0 or more")
         if self.alpha > 0 and self.steps < 1:
             raise ValueError(f"alpha is {self.alpha} with {self.steps} steps; give steps >= 1, or alpha 0")
@@ -131,10 +141,12 @@ class LinfAttack:
                 pairs that are done are not known again.
             save: called every few seconds with the result so far.
         Raises:
-            ValueError: images not float32 or outside [0, 1]; labels not int64, of another length or out of range.
+            ValueError: images not float32 or outside [0, 1]; labels or ids not int64, of another length or out of
+                range; a network whose logits are not finite.
         """
-        _check_images(images, labels)
+        images = images.detach()
         ids = torch.arange(len(images), device=images.device) if ids is None else ids
+        _check_images(images, labels, ids)
         with _untouched(self.model):
             result = resume or self._clean(images, labels)
             _Slots(self, images, labels, ids, start, result).run(save)
@@ -146,8 +158,8 @@ class LinfAttack:
 
     def _clean(self, images: Tensor, labels: Tensor) -> AttackResult:
         with torch.no_grad():
-            logits = torch.cat([self.model(part) for part in images.split(self.slots)] or [images.new_zeros(0, 1)])
-        _check_labels(labels, logits)
+            logits = torch.cat([self.model(part) for part in images.split(self.slots)])
+        _check_logits(logits, labels)
         correct = logits.argmax(1) == labels
         first = torch.where(correct, -1, 0).to(torch.int16)
         return AttackResult(correct, first, first.clone(), torch.where(correct, 0, self.runs).to(torch.int16),
@@ -274,18 +286,23 @@ def _untouched(model: nn.Module):
             parameter.requires_grad_(flag)
 
 
-def _check_images(images: Tensor, labels: Tensor) -> None:
+def _check_images(images: Tensor, labels: Tensor, ids: Tensor) -> None:
     if images.dtype != torch.float32 or images.dim() != 4:
         raise ValueError(f"images are {images.dtype} of shape {tuple(images.shape)}; expected float32 [B, C, H, W] in "
                          "[0, 1] (uint8 images: divide by 255)")
-    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-        raise ValueError(f"labels are {labels.dtype} of shape {tuple(labels.shape)}; expected int64 [{len(images)}]")
+    for name, numbers in (("labels", labels), ("ids", ids)):
+        if numbers.dtype != torch.int64 or numbers.shape != images.shape[:1]:
+            raise ValueError(f"{name} are {numbers.dtype} of shape {tuple(numbers.shape)}; expected int64 [{len(images)}]")
     if len(images) and not (0 <= float(images.min()) and float(images.max()) <= 1):
         raise ValueError(f"images range from {float(images.min()):g} to {float(images.max()):g}; expected [0, 1] "
                          "(normalisation belongs into the model)")
 
 
-def _check_labels(labels: Tensor, logits: Tensor) -> None:
+def _check_logits(logits: Tensor, labels: Tensor) -> None:
+    # the largest of several NaN is class 0: a diverged network would pass for robust on it
+    if not logits.isfinite().all():
+        raise ValueError(f"the network's logits are not finite for {int((~logits.isfinite()).any(1).sum())} of "
+                         f"{len(logits)} images; it has probably diverged in training")
     if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < logits.shape[1]):
         raise ValueError(f"labels range from {int(labels.min())} to {int(labels.max())}; "
                          f"expected 0 to {logits.shape[1] - 1} for a network with {logits.shape[1]} classes")
@@ -307,7 +324,8 @@ def run_torchattacks(attack: LinfAttack, images: Tensor, labels: Tensor, ids: Te
     if attack.loss != "logits" or attack.decision != "last":
         raise ValueError(f"torchattacks has loss 'logits' and decision 'last', not {attack.loss!r} and {attack.decision!r}; "
                          "choose the engine 'reprolib' for these")
-    _check_images(images, labels)
+    images = images.detach()
+    _check_images(images, labels, torch.arange(len(images)) if ids is None else ids)
     with _untouched(attack.model):
         result = resume or attack._clean(images, labels)
         if attack.steps == 1 and attack.alpha == attack.eps and attack.restarts == 0:
@@ -318,9 +336,9 @@ def run_torchattacks(attack: LinfAttack, images: Tensor, labels: Tensor, ids: Te
             engine = torchattacks.PGD(attack.model, attack.eps, attack.alpha, attack.steps, random_start=True)
         for number in range(attack.runs):
             rows = (result.next_run == number).nonzero().squeeze(1)
-            for part in rows.split(attack.slots):
+            for part in rows.split(attack.slots) if len(rows) else ():
                 with torch.random.fork_rng(), torch.enable_grad():
-                    torch.manual_seed(attack.seed * 1_000_003 + number * 1009 + int(part[0]))
+                    torch.manual_seed((attack.seed * 10_007 + number) * 10_000_019 + int(part[0]))
                     adversarial = engine(images[part], labels[part]).detach()
                 with torch.no_grad():
                     wrong = attack.model(adversarial).argmax(1) != labels[part]

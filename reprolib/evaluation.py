@@ -28,9 +28,8 @@ class Outcome:
     device: str
 
     def robust(self, decision: str = "any", runs: int | None = None) -> Tensor:
-        """bool [n]: correct on the clean image and never broken under the decision rule, within the first `runs` runs."""
-        first = self.any_run if decision == "any" else self.last_run
-        return self.correct & ((first < 0) if runs is None else ((first < 0) | (first >= runs)))
+        """See `attacks.robust`."""
+        return attacks.robust(self.correct, {"any": self.any_run, "last": self.last_run}, decision, runs)
 
 
 def artefact(spec: Evaluation, dataset: data.Dataset) -> str:

@@ -93,7 +93,7 @@ def build(name: str, seed: int = 0) -> nn.Module:
     if name not in BUILDERS:
         raise KeyError(f"unknown network {name!r}; expected one of {', '.join(BUILDERS)}")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.random.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every GPU as well
         return BUILDERS[name]().to(memory_format=torch.channels_last).eval()
 
 

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import safetensors
+import safetensors.torch
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from reprolib import claims, data, evaluation, patches, specs, store, training
+from reprolib import claims, data, evaluation, models, patches, specs, store, training
 from reprolib.specs import Plan, Settings
 
 RESULTS = store.ROOT / "results"
@@ -524,6 +526,33 @@ def plot_scoreboard(board: pd.DataFrame) -> Figure:
     axis.set(xlabel="printed in the paper (%)", ylabel="measured here (%)", xlim=(-2, 102), ylim=(-2, 102), aspect="equal")
     axis.legend(loc="upper left", fontsize="small")
     return figure
+
+
+# --- networks to take away -------------------------------------------------------------------------------------------
+
+
+def save_networks(plan: Plan, dataset: data.Dataset, artefacts: store.Store) -> list[Path]:
+    """Write the table's networks to results/<folder>/checkpoints/<column>.safetensors, each with its record."""
+    written = []
+    for column, (spec, epoch) in plan.networks.items():
+        model = training.checkpoint(spec, epoch, dataset, artefacts).model
+        meta = {"model": spec.model, "epoch": str(epoch), "training": json.dumps(spec.content(), sort_keys=True)}
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+        path = RESULTS / plan.settings.folder / "checkpoints" / f"{column.replace(' ', '_')}.safetensors"
+        store.write_atomically(path, safetensors.torch.save(tensors, meta))
+        written.append(path)
+    return written
+
+
+def load_network(path: str | Path) -> torch.nn.Module:
+    """A network that `save_networks` wrote, in eval mode; RecordError when the file is missing or damaged."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            model = models.build(file.metadata()["model"])
+            model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        raise RecordError(f"{path} is no network of this project ({error}); take it from results/ again") from None
+    return model
 
 
 # --- README ----------------------------------------------------------------------------------------------------------

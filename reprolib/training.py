@@ -51,7 +51,10 @@ def train(spec: Training, epochs: list[int], dataset: data.Dataset, store: Store
     """Train until every epoch in `epochs` has its checkpoint; what is there already is not computed again.
 
     A killed run goes on from where it was at most `SAVE_EVERY` seconds before, to bitwise the same weights.
+    Raises ValueError when the data set has no training images.
     """
+    if len(dataset.train) == 0:
+        raise ValueError(f"{dataset.name} has no training images here ({dataset.variant}); nothing can be trained on it")
     name = artefact(spec, dataset)
     with store.lock(name):
         missing = [e for e in epochs if not store.has(f"{name}/epoch-{e:04d}")]
@@ -87,6 +90,7 @@ class _Run:
                     meta = {"spec": self.spec.content(), "history": self.history, "seconds": round(self.seconds, 2),
                             "device": device_name(self.device)}
                     self.store.save(f"{self.name}/epoch-{self.epoch:04d}", self.model.state_dict(), meta)
+                self._save()  # after the checkpoint: a kill between the two must not skip it
 
     def _finish_epoch(self) -> None:
         order = self._order()
@@ -106,7 +110,6 @@ class _Run:
         self.history.append({"epoch": self.epoch, "loss": round(float(self.loss_sum) / len(order), 6),
                              "clean": round(clean, 4), "saturated": round(saturated, 4)})
         self.loss_sum = 0.0
-        self._save()
 
     def _order(self) -> Tensor:
         """Shuffled numbers of an epoch's examples: below N an image, from N on the copy of image number - N."""

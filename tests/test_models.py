@@ -148,7 +148,6 @@ def test_the_global_generator_is_neither_read_nor_moved(name):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.xfail(strict=True, reason="build forks the CPU generator only, but torch.manual_seed also seeds CUDA's")
 def test_the_global_generator_of_cuda_is_not_moved():
     torch.cuda.manual_seed_all(11)
     state = torch.cuda.get_rng_state()

@@ -65,10 +65,16 @@ def _evaluate(options: argparse.Namespace) -> None:
     from reprolib import evaluation, store
 
     plan = _plan(options)
+    attacks = list(dict.fromkeys(job.attack for job in plan.jobs))
+    if options.attack not in attacks:
+        raise specs.SpecError(specs.suggest(options.attack, attacks, "attack"))
     jobs = [job.evaluation for job in plan.jobs
             if (job.column, job.evaluation.epoch, job.attack) == (options.column, options.epoch, options.attack)]
     if not jobs:
-        raise specs.SpecError(f"{options.table} has no attack {options.attack!r} on {options.column!r} at epoch {options.epoch}")
+        epochs = sorted({job.evaluation.epoch for job in plan.jobs
+                         if (job.column, job.attack) == (options.column, options.attack)})
+        raise specs.SpecError(f"{options.table} has no attack {options.attack!r} on {options.column!r} at epoch "
+                              f"{options.epoch}; known: {', '.join(map(str, epochs))}")
     dataset, artefacts = evaluation.load_dataset(plan), store.Store()
     for job in jobs:
         evaluation.evaluate(job, dataset, artefacts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import time
 from pathlib import Path
 
@@ -58,8 +59,9 @@ def run_notebook(name: str | Path, profile: str) -> str:
     attempt, record = folder / f"{path.stem}.failed.ipynb", folder / f"{path.stem}.json"
     started = time.time()
     try:
-        papermill.execute_notebook(str(path), str(attempt), parameters, kernel_name="python3", progress_bar=False,
-                                   cwd=str(path.parent), km=_kernel())
+        with tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
+            papermill.execute_notebook(str(path), str(attempt), parameters, kernel_name="python3", progress_bar=False,
+                                       cwd=str(path.parent), km=_kernel(sockets))
     except Exception as error:  # whatever stopped the kernel: the reader needs the cell and the way to it
         raise NotebookError(_failure(path, attempt, error)) from None
     if not record.exists() or record.stat().st_mtime < started - 1:
@@ -71,11 +73,9 @@ def run_notebook(name: str | Path, profile: str) -> str:
     return f"{path.stem}: {time.time() - started:.0f} s, {report.shown(folder / path.stem)}.html"
 
 
-def _kernel() -> AsyncKernelManager:
-    """A kernel on a local socket: notebooks that start together would race for TCP ports."""
-    manager = AsyncKernelManager(kernel_name="python3")
-    manager.transport = "ipc"
-    return manager
+def _kernel(sockets: str) -> AsyncKernelManager:
+    """A kernel on sockets in a folder of its own: notebooks that start together would race for ports or file names."""
+    return AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

@@ -7,6 +7,7 @@ checksum, so that a number edited by hand is refused.
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 from dataclasses import replace
@@ -73,8 +74,8 @@ def measure(plan: Plan, dataset: data.Dataset, artefacts: store.Store) -> list[d
             jobs = [job for job in plan.jobs if job.column == column and job.evaluation.epoch == epoch]
             for (row, protocol, decision), mask in _masks(jobs, plan, dataset, artefacts).items():
                 masks[row, column, epoch, protocol, decision] = mask
-                claim = _claim_of(plan, row, column, epoch, table_epoch, ledger)
-                cells.append(cell(row, column, epoch, protocol, decision or None, share(mask), plan.settings.seed, claim))
+                cells += [cell(row, column, epoch, protocol, decision or None, share(mask), plan.settings.seed, claim)
+                          for claim in _claims_of(plan, row, column, epoch, table_epoch, ledger) or [None]]
             saturated = training.checkpoint(spec, epoch, dataset, artefacts).history[-1]["saturated"]
             hits, n = round(saturated * len(dataset.test) / 100), len(dataset.test)
             cells.append(cell("p(true) > 1-1e-7", column, epoch, "saturated", None,
@@ -104,14 +105,14 @@ def _masks(jobs: list[specs.Job], plan: Plan, dataset: data.Dataset, artefacts: 
     return found
 
 
-def _claim_of(plan: Plan, row: str, column: str, epoch: int, table_epoch: int, ledger: dict) -> str | None:
-    """The claim that a number is read as: a cell of the table, or of Table 11 at an epoch along the way."""
-    grid = plan.grid
-    if epoch == table_epoch and f"{grid.table}.{row}.{column}" in ledger:
-        return f"{grid.table}.{row}.{column}"
-    if [column, row] == grid.ablation_claimed and f"{grid.ablation_claims}.{epoch}" in ledger:
-        return f"{grid.ablation_claims}.{epoch}"
-    return None
+def _claims_of(plan: Plan, row: str, column: str, epoch: int, table_epoch: int, ledger: dict) -> list[str]:
+    """The claims that a number is read as: a cell of the table, a cell of Table 11, or at the table's epoch both."""
+    grid, found = plan.grid, []
+    if epoch == table_epoch:
+        found.append(f"{grid.table}.{row}.{column}")
+    if [column, row] == grid.ablation_claimed:
+        found.append(f"{grid.ablation_claims}.{epoch}")
+    return [claim for claim in found if claim in ledger]
 
 
 def _text_cells(plan: Plan, masks: dict) -> list[dict]:
@@ -180,7 +181,7 @@ def read_record(path: str | Path) -> dict:
         record = json.loads(path.read_text(encoding="utf-8"))
         checksum = record.pop("checksum")
         intact = checksum == store.digest(record) and {"provenance", "cells"} <= set(record)
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise RecordError(f"{shown(path)} is not a results file (cut off, or no JSON); {again}") from None
     if not intact:
         raise RecordError(f"{shown(path)} was changed after it was written: its content does not match its checksum; {again}")
@@ -211,12 +212,17 @@ def number(found: dict) -> str:
 
 def table(cells: list[dict], columns: list[str], epochs: dict[str, int], attacks: list[str],
           prefix: str) -> pd.DataFrame:
-    """The paper's table and ours in one: for each attack the printed row, then a row per protocol and decision rule."""
+    """The paper's table and ours in one: for each attack the printed row, then a row per protocol and decision rule.
+
+    An attack's first start alone, and all attacks together, follow where they were measured; the paper prints neither.
+    """
     ledger, rows = claims.load_claims(), []
-    for attack in ["Clean", *attacks]:
-        printed = {c: ledger.get(f"{prefix}.{attack}.{c}") for c in columns}
-        rows.append({"attack": attack, "protocol": "paper", "decision": "", "images": "",
-                     **{c: f"{p.printed:.2f}" if p else "" for c, p in printed.items()}})
+    with_starts = [row for attack in attacks for row in (attack, f"{attack}, first start only")]
+    for attack in ["Clean", *with_starts, "All attacks"]:
+        if attack in ("Clean", *attacks):
+            printed = {c: ledger.get(f"{prefix}.{attack}.{c}") for c in columns}
+            rows.append({"attack": attack, "protocol": "paper", "decision": "", "images": "",
+                         **{c: f"{p.printed:.2f}" if p else "" for c, p in printed.items()}})
         here = [c for c in cells if c["row"] == attack and epochs.get(c["column"]) == c["epoch"]]
         for protocol, decision in dict.fromkeys((c["protocol"], c["decision"]) for c in here):
             found = {c["column"]: c for c in here if (c["protocol"], c["decision"]) == (protocol, decision)}
@@ -229,8 +235,9 @@ def table(cells: list[dict], columns: list[str], epochs: dict[str, int], attacks
 def summary(cells: list[dict], columns: list[str], epochs: dict[str, int], attacks: list[str], prefix: str) -> pd.DataFrame:
     """The table in three rows per attack: printed, under `probabilities` by the last iterate, and sound."""
     full = table(cells, columns, epochs, attacks, prefix)
-    keep = [("paper", ""), ("clean", ""), ("probabilities", "last"), ("sound", "any")]
-    chosen = full[[pair in keep for pair in zip(full["protocol"], full["decision"], strict=True)]].copy()
+    keep = [["paper", ""], ["clean", ""], ["probabilities", "last"], ["sound", "any"]]
+    chosen = full[[attack in ("Clean", *attacks) and pair in keep for attack, *pair in
+                   zip(full["attack"], full["protocol"], full["decision"], strict=True)]].copy()
     for column in columns:
         chosen[column] = chosen[column].str.split(" ").str[0]
     return chosen.drop(columns="decision").reset_index(drop=True)
@@ -292,7 +299,8 @@ def epochs_table(cells: list[dict], plan: Plan) -> pd.DataFrame:
                    "saturated": number(here["p(true) > 1-1e-7", "saturated", None])}
             for attack in plan.grid.ablation_attacks:
                 for protocol, decision in (("probabilities", "last"), ("sound", "any")):
-                    row[f"{attack} {protocol}"] = number(here[attack, protocol, decision])
+                    if (attack, protocol, decision) in here:  # another engine has other protocols
+                        row[f"{attack} {protocol}"] = number(here[attack, protocol, decision])
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -316,7 +324,7 @@ def board_table(board: pd.DataFrame) -> pd.DataFrame:
     """The scoreboard for people: one row per claim and protocol, linked to the notebook that measured it."""
     return pd.DataFrame({
         "where": board["where"], "claim": board["claim"], "printed": board["printed"].astype(str), "protocol": board["protocol"],
-        "measured": [number(row) for row in board.to_dict("records")], "images": board["n"].astype(int).astype(str),
+        "measured": [number(row | {"value": row["measured"]}) for row in board.to_dict("records")], "images": board["n"].astype(int).astype(str),
         "verdict": board["verdict"],
         "notebook": [f"[{n}](../{p}/{n}.ipynb)" for p, n in zip(board["profile"], board["notebook"], strict=True)]})
 
@@ -348,9 +356,9 @@ def show(figure: Figure, alt: str, name: str | None = None, settings: Settings |
     from IPython.display import display
 
     if name is not None:
-        path = RESULTS / settings.folder / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, bbox_inches="tight", metadata={"Description": alt, "Software": None})
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", bbox_inches="tight", metadata={"Description": alt, "Software": None})
+        store.write_atomically(RESULTS / settings.folder / f"{name}.png", picture.getvalue())
     display(figure, metadata={"image/png": {"alt": alt}})
     plt.close(figure)
 
@@ -358,7 +366,8 @@ def show(figure: Figure, alt: str, name: str | None = None, settings: Settings |
 def plot_attacks(cells: list[dict], columns: list[str], epochs: dict[str, int], attacks: list[str], prefix: str) -> Figure:
     """One panel per attack: the paper's number, ours under `probabilities`, and the sound robust accuracy."""
     ledger = claims.load_claims()
-    figure, axes = plt.subplots(2, (len(attacks) + 1) // 2, figsize=(12, 7), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(2, (len(attacks) + 1) // 2, figsize=(12, 7), sharey=True, squeeze=False,
+                                layout="constrained")
     bars = [("probabilities", "last", "measured, loss from clipped probabilities, last iterate"),
             ("logits", "any", "measured, loss from logits, any iterate"),
             ("sound", "any", "measured, sound: survives margin and logits")]
@@ -393,8 +402,10 @@ def plot_epochs(cells: list[dict], columns: list[str], attack: str, prefix: str)
         for protocol, decision, name, colour in (("probabilities", "last", f"{attack}, probabilities", PALETTE["probabilities"]),
                                                  ("sound", "any", f"{attack}, sound", PALETTE["sound"]),
                                                  ("saturated", None, "share of saturated images", "#999999")):
-            found = sorted((c for c in cells if c["column"] == column and (c["protocol"], c["decision"]) == (protocol, decision)
-                            and c["row"] in (attack, "p(true) > 1-1e-7")), key=lambda c: c["epoch"])
+            by_epoch = {c["epoch"]: c for c in cells  # a number that answers two claims is one point
+                        if c["column"] == column and (c["protocol"], c["decision"]) == (protocol, decision)
+                        and c["row"] in (attack, "p(true) > 1-1e-7")}
+            found = [by_epoch[epoch] for epoch in sorted(by_epoch)]
             axis.errorbar([c["epoch"] for c in found], [c["value"] for c in found], linestyle=dashes, marker=marker,
                           color=colour, label=f"{column}: {name}",
                           yerr=[[max(c["value"] - c["low"], 0) for c in found], [max(c["high"] - c["value"], 0) for c in found]])
@@ -515,7 +526,7 @@ def plot_scoreboard(board: pd.DataFrame) -> Figure:
     """Every measured claim in percent: what the paper prints against what was measured, coloured by protocol."""
     figure, axis = plt.subplots(figsize=(7, 6.5), layout="constrained")
     shown = board[board["measured"].notna() & board["protocol"].isin(["clean", "sound", "logits", "probabilities"])]
-    shown = shown[[isinstance(p, (int, float)) for p in shown["printed"]]]
+    shown = shown.loc[[isinstance(p, (int, float)) for p in shown["printed"]]]
     markers = {"clean": "s", "sound": "o", "logits": "^", "probabilities": "D"}
     colours = PALETTE | {"clean": "#009E73"}
     axis.plot([0, 100], [0, 100], color="grey", linewidth=1, linestyle="--", label="measured = printed")
@@ -583,8 +594,12 @@ def readme_status() -> str:
 def readme_text() -> str:
     """The whole README with a fresh status block."""
     text = README.read_text(encoding="utf-8")
-    before, rest = text.split(START, 1)
-    return f"{before}{START}\n\n{readme_status()}\n\n{END}{rest.split(END, 1)[1]}"
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not end:
+        lacks, place = (END, "ends") if start else (START, "begins")
+        raise RecordError(f"{shown(README)} lacks the line '{lacks}'; put it back where the status {place}")
+    return f"{before}{START}\n\n{readme_status()}\n\n{END}{after}"
 
 
 def write_readme() -> None:

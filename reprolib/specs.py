@@ -112,6 +112,13 @@ class Evaluation(Record):
     seed: Annotated[int, Field(ge=0)] = 0
     engine: Literal["reprolib", "torchattacks"] = "reprolib"
 
+    @pydantic.model_validator(mode="after")
+    def _possible(self):
+        if self.engine == "torchattacks" and (self.attack.loss, self.decision) != ("logits", "last"):
+            raise ValueError("engine 'torchattacks' has loss 'logits' and decision 'last', not "
+                             f"{self.attack.loss!r} and {self.decision!r}; choose engine 'reprolib' for these")
+        return self
+
     def content(self) -> dict:
         """As data; attacks that are the same computation have the same content."""
         return self.model_dump(mode="json") | {"attack": self.attack.loop()}
@@ -200,7 +207,8 @@ class Job(Record):
     evaluation: Evaluation
 
 
-SIZES = {"fashion-mnist": (60_000, 10_000), "cifar-10": (50_000, 10_000), "fashion-mnist-sample": (3000, 1000)}
+SIZES = {"fashion-mnist": (60_000, 10_000), "cifar-10": (50_000, 10_000), "imagenet-subset": (0, 1000),
+         "fashion-mnist-sample": (3000, 1000)}
 
 
 class Plan:
@@ -259,9 +267,10 @@ class Plan:
         """An attack with each loss. The last-iterate rule costs every step of a run even for images that are long
         broken, except under `probabilities`, whose gradient soon vanishes; so it may be held to fewer images."""
         attack, settings, jobs = attacks_of(self.grid.dataset)[name], self.settings, []
-        for loss in self.grid.losses:
+        other_engine = settings.engine == "torchattacks"  # which has cross-entropy from logits and the last iterate
+        for loss in ["logits"] if other_engine else self.grid.losses:
             limited = settings.limit(Attack(**attack.content() | {"loss": loss}))
-            cheap = loss == "probabilities" or attack.name == "fgsm"
+            cheap = loss == "probabilities" or attack.name == "fgsm" or other_engine
             judged = self.test_size if cheap else min(settings.last_iterate_size, self.test_size)
             for decision, size in (("last", judged), ("any", self.test_size)):
                 if decision == "last" or size > judged:
@@ -285,7 +294,10 @@ def read_yaml(path: Path) -> dict:
     if not path.exists():
         known = sorted(p.stem for p in path.parent.glob("*.yaml"))
         raise SpecError(f"{suggest(path.stem, known, path.parent.name.rstrip('s'))} (looked in params/{path.parent.name})")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise SpecError(f"{path.name} holds {type(content).__name__}; expected a mapping of names to values")
     return content

@@ -1,12 +1,27 @@
 """Wrong parameters are refused before any compute, in one sentence that says which and what to do."""
 
+import shutil
 import subprocess
 import sys
 
 import pydantic
 import pytest
+import yaml
 
-from reprolib.specs import Attack, SpecError, Training, suggest
+from reprolib import specs
+from reprolib.specs import (
+    Attack,
+    Evaluation,
+    Grid,
+    Plan,
+    Settings,
+    SpecError,
+    Training,
+    load_grid,
+    load_profile,
+    settings_from,
+    suggest,
+)
 
 TRAINING = {"dataset": "fashion-mnist", "model": "fmnistconv", "optimizer": "adam", "lr": 1e-3, "batch_size": 64}
 PATCHED = TRAINING | {"copies": "patched", "patch_size": 7, "patch_count": 1}
@@ -182,3 +197,317 @@ def test_suggest():
 def test_specs_can_be_read_without_torch():
     script = "import sys, reprolib.specs; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+# --- settings and profiles ----------------------------------------------------------------------------------------
+
+TABLE06 = load_grid("table06_fashion_mnist")
+LARGE = Settings(profile="cpu", data="full", train_size=60_000, test_size=10_000, last_iterate_size=1000,
+                 pretrain_epochs=5, finetune_epochs=20, ablation_epochs=60, epoch_interval=10, steps=100, restarts=10)
+PROFILES = ["quick", "cpu", "paper"]
+
+
+def sentence(action, *args, **kwargs) -> str:
+    """The one line with which an action is refused."""
+    with pytest.raises(SpecError) as caught:
+        action(*args, **kwargs)
+    message = str(caught.value)
+    assert message and "\n" not in message
+    return message
+
+
+def changed(settings: Settings, **fields) -> Settings:
+    return Settings(**settings.content() | fields)
+
+
+def test_settings_default_to_the_quick_profile():
+    assert load_profile("quick") == Settings()
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_loads_and_names_itself(name):
+    assert load_profile(name).profile == name
+    assert load_profile(name).folder == name
+
+
+def test_no_profile_file_is_left_out_of_these_tests():
+    assert sorted(path.stem for path in (specs.PARAMS / "profiles").glob("*.yaml")) == sorted(PROFILES)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("knob", [name for name in Settings.model_fields if name != "profile"])
+def test_any_turned_knob_leads_to_a_folder_of_ones_own(profile, knob):
+    settings = load_profile(profile)
+    others = {"data": {"sample": "full", "full": "sample"}, "engine": {"reprolib": "torchattacks"}}
+    value = getattr(settings, knob)
+    turned = changed(settings, **{knob: others[knob][value] if knob in others else value + 1})
+    assert turned.folder == "custom"
+    assert changed(turned, **{knob: value}).folder == profile
+
+
+def test_another_profiles_numbers_under_a_profiles_name_are_custom():
+    assert changed(load_profile("cpu"), profile="paper").folder == "custom"
+
+
+# --- limits -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps, alpha", [(10, 0.075), (25, 0.03), (50, 0.015), (99, 0.01), (75, 0.01), (1, 0.75)])
+def test_fewer_steps_are_longer_steps_and_nothing_else_changes(steps, alpha):
+    attack = Attack(name="pgd", eps=0.3, alpha=0.01, steps=100, restarts=10, loss="probabilities")
+    limited = changed(LARGE, steps=steps).limit(attack)
+    assert limited.content() == attack.content() | {"steps": steps, "alpha": pytest.approx(alpha)}
+    # two and a half times across, where the paper's own step is not longer still
+    assert limited.alpha * steps == pytest.approx(max(2.5 * 0.3, 0.01 * steps))
+
+
+def test_fewer_restarts_change_nothing_else():
+    attack = Attack(**PGD)
+    for restarts in (3, 0):
+        assert changed(LARGE, restarts=restarts).limit(attack).content() == attack.content() | {"restarts": restarts}
+
+
+def test_limits_are_upper_limits():
+    attack = Attack(**PGD)
+    assert changed(LARGE, steps=1000, restarts=1000).limit(attack) == attack
+
+
+def test_fgsm_has_nothing_to_limit():
+    attack = Attack(name="fgsm", eps=0.3, loss="logits")
+    assert changed(LARGE, steps=1, restarts=0).limit(attack) == attack
+
+
+@pytest.mark.parametrize("dataset", ["fashion-mnist", "cifar-10", "imagenet-subset"])
+def test_the_papers_attacks_are_untouched_at_the_papers_numbers(dataset):
+    attacks = specs.attacks_of(dataset)
+    assert attacks and all(load_profile("paper").limit(attack) == attack for attack in attacks.values())
+
+
+# --- plans --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_plan_of_table06_trains_six_networks_from_one_parent(profile):
+    plan = Plan(TABLE06, load_profile(profile))
+    undefended, epoch = plan.networks["undefended"]
+    assert undefended.parent is None and undefended.copies == "none" and undefended.optimizer == "adam"
+    fine_tuned = {name: spec for name, (spec, _) in plan.networks.items() if name != "undefended"}
+    assert fine_tuned.keys() == {"7-P1", "11-P1", "7-P2", "11-P2", "no patches"}
+    for name, spec in fine_tuned.items():
+        assert (spec.parent, spec.parent_epoch) == (undefended, epoch)
+        assert spec.optimizer == "rmsprop"
+        if name != "no patches":
+            assert spec.copies == "patched" and name == f"{spec.patch_size}-P{spec.patch_count}"
+    assert [spec for spec, _ in plan.trainings] == [spec for spec, _ in plan.networks.values()]
+    assert len({str(spec.content()) for spec, _ in plan.trainings}) == 6
+
+
+def test_the_control_differs_from_a_patched_network_in_the_copies_alone():
+    networks = Plan(TABLE06, LARGE).networks
+    control, patched = networks["no patches"], networks["7-P1"]
+    assert control[0].copies == "unmodified" and control[1] == patched[1]
+    of_the_copies = {"copies", "patch_size", "patch_count"}
+    assert control[0].model_dump(exclude=of_the_copies) == patched[0].model_dump(exclude=of_the_copies)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_job_attacks_a_checkpoint_that_is_trained(profile):
+    plan = Plan(TABLE06, load_profile(profile))
+    trained = [(spec, epoch) for spec, epochs in plan.trainings for epoch in epochs]
+    assert all((job.evaluation.training, job.evaluation.epoch) in trained for job in plan.jobs)
+    attacked = [(job.evaluation.training, job.evaluation.epoch) for job in plan.jobs]
+    assert all(checkpoint in attacked for checkpoint in trained)
+    assert all(job.evaluation.training == plan.networks[job.column][0] for job in plan.jobs)
+    assert len({str(job.content()) for job in plan.jobs}) == len(plan.jobs)
+
+
+def test_every_column_meets_every_attack_with_every_loss_under_both_rules():
+    plan = Plan(TABLE06, LARGE)
+    for column, (_, epoch) in plan.networks.items():
+        for attack in TABLE06.attacks:
+            for loss in TABLE06.losses:
+                jobs = [job.evaluation for job in plan.jobs if (job.column, job.attack) == (column, attack)
+                        and (job.evaluation.epoch, job.evaluation.attack.loss) == (epoch, loss)]
+                expensive = attack != "FGSM" and loss != "probabilities"
+                found = {(job.decision, job.size) for job in jobs}
+                assert found == ({("last", 1000), ("any", 10_000)} if expensive else {("last", 10_000)})
+
+
+def test_number_of_jobs_of_table06():
+    """Per network and attack: FGSM 1 job for each of 3 losses, the others 2, 2 and 1; and 5 epochs along the way."""
+    jobs = Plan(TABLE06, LARGE).jobs
+    assert len(jobs) == 6 * (3 + 3 * 5) + 2 * 5 * (5 + 3)
+
+
+@pytest.mark.parametrize("last_iterate_size, sizes", [
+    (1, {("last", 1), ("any", 100)}),
+    (99, {("last", 99), ("any", 100)}),
+    (100, {("last", 100)}),  # it reports both rules
+    (5000, {("last", 100)}),
+])
+def test_images_judged_by_the_last_iterate(last_iterate_size, sizes):
+    jobs = Plan(TABLE06, changed(LARGE, test_size=100, last_iterate_size=last_iterate_size)).jobs
+    for loss, expected in (("margin", sizes), ("logits", sizes), ("probabilities", {("last", 100)})):
+        found = {(job.evaluation.decision, job.evaluation.size) for job in jobs
+                 if job.attack == "PGD-v2" and job.evaluation.attack.loss == loss}
+        assert found == expected
+    assert {(job.evaluation.decision, job.evaluation.size) for job in jobs if job.attack == "FGSM"} == {("last", 100)}
+
+
+@pytest.mark.parametrize("last, interval, epochs", [
+    (60, 10, [10, 20, 30, 40, 50, 60]), (60, 7, [7, 14, 21, 28, 35, 42, 49, 56]), (2, 1, [1, 2]), (5, 10, []),
+])
+def test_epochs_of_the_ablation(last, interval, epochs):
+    plan = Plan(TABLE06, changed(LARGE, ablation_epochs=last, epoch_interval=interval))
+    assert plan.ablation_epochs() == epochs
+    wanted = dict(zip(plan.networks, (wanted for _, wanted in plan.trainings), strict=True))
+    for column in TABLE06.ablation_columns:
+        assert wanted[column] == sorted({*epochs, 20})
+        on_the_way = {(job.evaluation.epoch, job.attack) for job in plan.jobs if job.column == column} \
+            - {(20, attack) for attack in TABLE06.attacks}
+        assert on_the_way == {(epoch, attack) for epoch in epochs if epoch != 20 for attack in TABLE06.ablation_attacks}
+    for column in wanted.keys() - {*TABLE06.ablation_columns, "undefended"}:
+        assert wanted[column] == [20]
+    assert wanted["undefended"] == [5]
+
+
+def test_a_plan_takes_no_more_images_than_there_are():
+    whole = Plan(TABLE06, changed(LARGE, train_size=10**6, test_size=10**6))
+    assert (whole.train_size, whole.test_size) == (None, 10_000)
+    assert whole.pretraining == Plan(TABLE06, LARGE).pretraining, "60 000 of 60 000 images are all of them"
+    sample = Plan(TABLE06, changed(LARGE, data="sample"))
+    assert (sample.dataset, sample.train_size, sample.test_size) == ("fashion-mnist-sample", None, 1000)
+    part = Plan(TABLE06, changed(LARGE, train_size=500, test_size=50))
+    assert (part.train_size, part.test_size) == (500, 50)
+    assert {job.evaluation.size for job in part.jobs} == {50}
+
+
+def test_settings_reach_trainings_and_attacks():
+    plan = Plan(TABLE06, changed(LARGE, seed=7, steps=20, restarts=3))
+    assert {spec.seed for spec, _ in plan.trainings} == {7} == {job.evaluation.seed for job in plan.jobs}
+    pgd = {job.evaluation.attack.model_copy(update={"loss": "margin"}) for job in plan.jobs if job.attack == "PGD-v2"}
+    assert [(a.steps, a.restarts, a.alpha) for a in pgd] == [(20, 3, 0.0375)]
+
+
+def test_an_engine_that_cannot_do_a_tables_losses_is_refused_before_any_training():
+    message = sentence(Plan, TABLE06, changed(LARGE, engine="torchattacks"))
+    assert "torchattacks" in message and "margin" in message and "choose engine 'reprolib'" in message
+    logits = TABLE06.model_copy(update={"losses": ["logits"]})
+    plan = Plan(logits, changed(LARGE, engine="torchattacks", last_iterate_size=10_000))
+    assert {job.evaluation.engine for job in plan.jobs} == {"torchattacks"}
+
+
+@pytest.mark.parametrize("loss, decision", [("margin", "last"), ("probabilities", "last"), ("logits", "any")])
+def test_what_torchattacks_cannot_do(loss, decision):
+    fields = {"training": Training(**TRAINING), "epoch": 1, "attack": Attack(**PGD, loss=loss), "size": 10,
+              "decision": decision}
+    assert Evaluation(**fields).engine == "reprolib"
+    message = refusal(Evaluation, fields | {"engine": "torchattacks"})
+    assert repr(loss) in message and repr(decision) in message and "choose engine 'reprolib'" in message
+
+
+@pytest.mark.parametrize("dataset", ["cifar-10", "imagenet-subset"])
+def test_data_set_without_a_sample(dataset):
+    message = sentence(Plan, TABLE06.model_copy(update={"dataset": dataset}), Settings())
+    assert dataset in message and "sample" in message and "set data to 'full'" in message
+
+
+# --- a notebook's variables, and files with mistakes --------------------------------------------------------------
+
+
+def test_settings_from_a_notebooks_variables():
+    names = {"__name__": "__main__", "_": 3, "In": ["restarts = 3"], "Out": {}, "exit": print, "os": shutil,
+             "restarts": 3, "steps": 20, "answer": 42, "title": "Table 6"}
+    assert settings_from(names) == changed(Settings(), restarts=3, steps=20)
+    assert settings_from({}) == Settings()
+
+
+@pytest.mark.parametrize("typo, meant", [
+    ("restart", "restarts"), ("test_sise", "test_size"), ("finetune_epoch", "finetune_epochs"), ("engin", "engine"),
+    ("Steps", "steps"), ("profil", "profile"), ("last_iterate_sizes", "last_iterate_size"),
+])
+def test_misspelt_variable(typo, meant):
+    message = sentence(settings_from, {"steps": 5, typo: 3})
+    assert repr(typo) in message and f"did you mean {meant!r}" in message
+
+
+@pytest.mark.parametrize("name, value", [
+    ("steps", "10"), ("steps", 0), ("restarts", -1), ("test_size", 1.5), ("data", "all"), ("engine", "foolbox"),
+    ("profile", "qiuck"), ("seed", None),
+])
+def test_wrong_value_of_a_variable(name, value):
+    message = sentence(settings_from, {name: value})
+    assert f"Settings.{name}" in message and repr(value) in message
+
+
+def test_unknown_profile_and_table():
+    assert "'qiuck'; did you mean 'quick'" in sentence(load_profile, "qiuck")
+    message = sentence(load_profile, "zzz")
+    assert all(name in message for name in PROFILES)
+    assert "did you mean 'table06_fashion_mnist'" in sentence(load_grid, "table6_fashion_mnist")
+
+
+@pytest.fixture
+def params(monkeypatch, tmp_path):
+    """A copy of params/ to make mistakes in: params(kind, **fields) changes Table 6's grid or the quick profile."""
+    shutil.copytree(specs.PARAMS, tmp_path / "params")
+    monkeypatch.setattr(specs, "PARAMS", tmp_path / "params")
+
+    def change(path: str, **fields):
+        file = tmp_path / "params" / path
+        file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | fields))
+
+    change.folder = tmp_path / "params"
+    return change
+
+
+GRID, QUICK = "tables/table06_fashion_mnist.yaml", "profiles/quick.yaml"
+
+
+@pytest.mark.parametrize("fields, words", [
+    ({"attacks": ["PGD-v1", "PGDv2"]}, ["table06_fashion_mnist", "'PGDv2'", "did you mean 'PGD-v"]),
+    ({"ablation_attacks": ["FSGM"]}, ["'FSGM'", "did you mean 'FGSM'"]),
+    ({"attacks": ["FGSM-v1"]}, ["'FGSM-v1'", "did you mean 'FGSM'"]),  # it is CIFAR-10's
+    ({"ablation_columns": ["7P1"]}, ["column", "'7P1'", "did you mean '7-P1'"]),
+    ({"colums": {}}, ["'colums'", "did you mean 'columns'"]),
+    ({"dataset": "fashion-minst"}, ["Grid.dataset", "fashion-mnist", "'fashion-minst'"]),
+    ({"losses": ["margn"]}, ["Grid.losses", "margin", "'margn'"]),
+    ({"columns": {"a": {"copies": "patch"}}}, ["Grid.columns.a", "copies", "'patch'"]),
+    ({"pretraining": {"optimizer": "adam", "lr": "1e-3", "batch_size": 128}}, ["pretraining", "lr", "'1e-3'", "1.0e"]),
+    ({"finetuning": {"optimiser": "adam"}}, ["finetuning", "optimi"]),
+])
+def test_mistake_in_a_grid(params, fields, words):
+    load_grid("table06_fashion_mnist")
+    params(GRID, **fields)
+    message = sentence(load_grid, "table06_fashion_mnist")
+    assert all(word in message for word in words), message
+
+
+def test_column_that_lacks_its_patch_is_refused_by_the_plan(params):
+    params(GRID, columns={"undefended": {"copies": "none"}, "7-P1": {"copies": "patched", "patch_size": 7}},
+           ablation_columns=[])
+    assert "patch_count" in sentence(Plan, load_grid("table06_fashion_mnist"), Settings())
+
+
+@pytest.mark.parametrize("fields, words", [
+    ({"restart": 2}, ["'restart'", "did you mean 'restarts'"]),
+    ({"steps": "1e1"}, ["Settings.steps", "'1e1'"]),
+    ({"test_size": 0}, ["Settings.test_size", "0"]),
+])
+def test_mistake_in_a_profile(params, fields, words):
+    params(QUICK, **fields)
+    message = sentence(load_profile, "quick")
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("text, word", [
+    ("", "mapping"), ("- steps\n- 10\n", "mapping"), ("steps: [1\nseed: 2\n", "YAML"),
+])
+def test_profile_that_is_no_list_of_names_and_values(params, text, word):
+    (params.folder / QUICK).write_text(text)
+    message = sentence(load_profile, "quick")
+    assert "quick.yaml" in message and word in message
+
+
+def test_grids_and_records_are_equal_when_read_again():
+    assert load_grid("table06_fashion_mnist") == TABLE06 == Grid(**TABLE06.content())

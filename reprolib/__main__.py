@@ -1,9 +1,9 @@
 """The batch's single steps, each of them idempotent: what the store or results/ already has is not done again.
 
-    python -m reprolib train TABLE COLUMN --profile cpu              a training of a table's grid
-    python -m reprolib evaluate TABLE COLUMN EPOCH ATTACK --profile cpu   one attack on one of its checkpoints
-    python -m reprolib notebook PATH --profile cpu                   a notebook, by papermill, into results/cpu
-    python -m reprolib readme                                        the README's status block, from results/
+python -m reprolib train TABLE COLUMN --profile cpu              a training of a table's grid
+python -m reprolib evaluate TABLE COLUMN EPOCH ATTACK --profile cpu   one attack on one of its checkpoints
+python -m reprolib notebook PATH --profile cpu                   a notebook, by papermill, into results/cpu
+python -m reprolib readme                                        the README's status block, from results/
 """
 
 from __future__ import annotations
@@ -24,12 +24,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m reprolib", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m reprolib", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     steps = parser.add_subparsers(required=True, metavar="STEP")
-    for name, step, positional in (("train", _train, ("table", "column")),
-                                   ("evaluate", _evaluate, ("table", "column", "epoch", "attack")),
-                                   ("notebook", _notebook, ("path",)), ("readme", _readme, ())):
+    for name, step, positional in (
+        ("train", _train, ("table", "column")),
+        ("evaluate", _evaluate, ("table", "column", "epoch", "attack")),
+        ("notebook", _notebook, ("path",)),
+        ("readme", _readme, ()),
+    ):
         sub = steps.add_parser(name)
         sub.set_defaults(step=step)
         for argument in positional:
@@ -68,13 +72,19 @@ def _evaluate(options: argparse.Namespace) -> None:
     attacks = list(dict.fromkeys(job.attack for job in plan.jobs))
     if options.attack not in attacks:
         raise specs.SpecError(specs.suggest(options.attack, attacks, "attack"))
-    jobs = [job.evaluation for job in plan.jobs
-            if (job.column, job.evaluation.epoch, job.attack) == (options.column, options.epoch, options.attack)]
+    jobs = [
+        job.evaluation
+        for job in plan.jobs
+        if (job.column, job.evaluation.epoch, job.attack) == (options.column, options.epoch, options.attack)
+    ]
     if not jobs:
-        epochs = sorted({job.evaluation.epoch for job in plan.jobs
-                         if (job.column, job.attack) == (options.column, options.attack)})
-        raise specs.SpecError(f"{options.table} has no attack {options.attack!r} on {options.column!r} at epoch "
-                              f"{options.epoch}; known: {', '.join(map(str, epochs))}")
+        epochs = sorted(
+            {job.evaluation.epoch for job in plan.jobs if (job.column, job.attack) == (options.column, options.attack)}
+        )
+        raise specs.SpecError(
+            f"{options.table} has no attack {options.attack!r} on {options.column!r} at epoch "
+            f"{options.epoch}; known: {', '.join(map(str, epochs))}"
+        )
     dataset, artefacts = evaluation.load_dataset(plan), store.Store()
     for job in jobs:
         evaluation.evaluate(job, dataset, artefacts)

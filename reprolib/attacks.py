@@ -120,8 +120,9 @@ class LinfAttack:
         if self.alpha > 0 and self.steps < 1:
             raise ValueError(f"alpha is {self.alpha} with {self.steps} steps; give steps >= 1, or alpha 0")
         if self.restarts < 0 or self.slots < 1 or self.steps < 0:
-            raise ValueError(f"restarts is {self.restarts}, steps {self.steps}, slots {self.slots}; "
-                             "expected at least 0, 0 and 1")
+            raise ValueError(
+                f"restarts is {self.restarts}, steps {self.steps}, slots {self.slots}; expected at least 0, 0 and 1"
+            )
         if self.loss not in LOSSES:
             raise ValueError(f"loss is {self.loss!r}; expected one of {', '.join(LOSSES)}")
         if self.decision not in DECISIONS:
@@ -130,8 +131,16 @@ class LinfAttack:
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         return self.run(images, labels).adversarial
 
-    def run(self, images: Tensor, labels: Tensor, ids: Tensor | None = None, *, start: Tensor | None = None,
-            resume: AttackResult | None = None, save: Callable[[AttackResult], None] | None = None) -> AttackResult:
+    def run(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        ids: Tensor | None = None,
+        *,
+        start: Tensor | None = None,
+        resume: AttackResult | None = None,
+        save: Callable[[AttackResult], None] | None = None,
+    ) -> AttackResult:
         """Attack images float32 [B, C, H, W] in [0, 1] with true labels int64 [B].
 
         Args:
@@ -162,8 +171,14 @@ class LinfAttack:
         _check_logits(logits, labels)
         correct = logits.argmax(1) == labels
         first = torch.where(correct, -1, 0).to(torch.int16)
-        return AttackResult(correct, first, first.clone(), torch.where(correct, 0, self.runs).to(torch.int16),
-                            images.clone(), len(images))
+        return AttackResult(
+            correct,
+            first,
+            first.clone(),
+            torch.where(correct, 0, self.runs).to(torch.int16),
+            images.clone(),
+            len(images),
+        )
 
 
 def fgsm(model: nn.Module, eps: float, **options) -> LinfAttack:
@@ -187,8 +202,15 @@ def pgd(model: nn.Module, eps: float, alpha: float, steps: int, restarts: int = 
 class _Slots:
     """The loop: `self.image[s]` is in slot s at iterate `self.x[s]`, after `self.step[s]` steps of run `self.number[s]`."""
 
-    def __init__(self, attack: LinfAttack, images: Tensor, labels: Tensor, ids: Tensor, start: Tensor | None,
-                 result: AttackResult):
+    def __init__(
+        self,
+        attack: LinfAttack,
+        images: Tensor,
+        labels: Tensor,
+        ids: Tensor,
+        start: Tensor | None,
+        result: AttackResult,
+    ):
         self.attack, self.images, self.labels, self.ids, self.start = attack, images, labels, ids, start
         self.result = result
         waiting = (result.next_run < attack.runs).nonzero().squeeze(1).tolist()
@@ -249,8 +271,9 @@ class _Slots:
         x = self._starts(image, number, clean).clamp(lower, upper)
         self.image, self.number = torch.cat([self.image[kept], image]), torch.cat([self.number[kept], number])
         self.step = torch.cat([self.step[kept], torch.zeros_like(image)])
-        self.x, self.lower, self.upper = (torch.cat([old[kept], fresh]) for old, fresh in
-                                          ((self.x, x), (self.lower, lower), (self.upper, upper)))
+        self.x, self.lower, self.upper = (
+            torch.cat([old[kept], fresh]) for old, fresh in ((self.x, x), (self.lower, lower), (self.upper, upper))
+        )
 
     def _starts(self, image: Tensor, number: Tensor, clean: Tensor) -> Tensor:
         if self.attack.restarts == 0:
@@ -288,29 +311,45 @@ def _untouched(model: nn.Module):
 
 def _check_images(images: Tensor, labels: Tensor, ids: Tensor) -> None:
     if images.dtype != torch.float32 or images.dim() != 4:
-        raise ValueError(f"images are {images.dtype} of shape {tuple(images.shape)}; expected float32 [B, C, H, W] in "
-                         "[0, 1] (uint8 images: divide by 255)")
+        raise ValueError(
+            f"images are {images.dtype} of shape {tuple(images.shape)}; expected float32 [B, C, H, W] in "
+            "[0, 1] (uint8 images: divide by 255)"
+        )
     for name, numbers in (("labels", labels), ("ids", ids)):
         if numbers.dtype != torch.int64 or numbers.shape != images.shape[:1]:
-            raise ValueError(f"{name} are {numbers.dtype} of shape {tuple(numbers.shape)}; expected int64 [{len(images)}]")
+            raise ValueError(
+                f"{name} are {numbers.dtype} of shape {tuple(numbers.shape)}; expected int64 [{len(images)}]"
+            )
     if len(images) and not (0 <= float(images.min()) and float(images.max()) <= 1):
-        raise ValueError(f"images range from {float(images.min()):g} to {float(images.max()):g}; expected [0, 1] "
-                         "(normalisation belongs into the model)")
+        raise ValueError(
+            f"images range from {float(images.min()):g} to {float(images.max()):g}; expected [0, 1] "
+            "(normalisation belongs into the model)"
+        )
 
 
 def _check_logits(logits: Tensor, labels: Tensor) -> None:
     # the largest of several NaN is class 0: a diverged network would pass for robust on it
     if not logits.isfinite().all():
-        raise ValueError(f"the network's logits are not finite for {int((~logits.isfinite()).any(1).sum())} of "
-                         f"{len(logits)} images; it has probably diverged in training")
+        raise ValueError(
+            f"the network's logits are not finite for {int((~logits.isfinite()).any(1).sum())} of "
+            f"{len(logits)} images; it has probably diverged in training"
+        )
     if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < logits.shape[1]):
-        raise ValueError(f"labels range from {int(labels.min())} to {int(labels.max())}; "
-                         f"expected 0 to {logits.shape[1] - 1} for a network with {logits.shape[1]} classes")
+        raise ValueError(
+            f"labels range from {int(labels.min())} to {int(labels.max())}; "
+            f"expected 0 to {logits.shape[1] - 1} for a network with {logits.shape[1]} classes"
+        )
 
 
-def run_torchattacks(attack: LinfAttack, images: Tensor, labels: Tensor, ids: Tensor | None = None, *,
-                     resume: AttackResult | None = None,
-                     save: Callable[[AttackResult], None] | None = None) -> AttackResult:
+def run_torchattacks(
+    attack: LinfAttack,
+    images: Tensor,
+    labels: Tensor,
+    ids: Tensor | None = None,
+    *,
+    resume: AttackResult | None = None,
+    save: Callable[[AttackResult], None] | None = None,
+) -> AttackResult:
     """The same attack by torchattacks' FGSM, BIM or PGD: cross-entropy from logits and the last iterate, as it has them.
 
     Random starts come from torch's generator, seeded per batch, so here results do depend on the batch.
@@ -319,11 +358,15 @@ def run_torchattacks(attack: LinfAttack, images: Tensor, labels: Tensor, ids: Te
     import torchattacks
 
     if version("torchattacks") != "3.5.1":
-        raise RuntimeError(f"torchattacks is {version('torchattacks')}; expected 3.5.1, whose results differ from older "
-                           "versions: install requirements.lock")
+        raise RuntimeError(
+            f"torchattacks is {version('torchattacks')}; expected 3.5.1, whose results differ from older "
+            "versions: install requirements.lock"
+        )
     if attack.loss != "logits" or attack.decision != "last":
-        raise ValueError(f"torchattacks has loss 'logits' and decision 'last', not {attack.loss!r} and {attack.decision!r}; "
-                         "choose the engine 'reprolib' for these")
+        raise ValueError(
+            f"torchattacks has loss 'logits' and decision 'last', not {attack.loss!r} and {attack.decision!r}; "
+            "choose the engine 'reprolib' for these"
+        )
     images = images.detach()
     _check_images(images, labels, torch.arange(len(images)) if ids is None else ids)
     with _untouched(attack.model):

@@ -60,13 +60,20 @@ def run_notebook(name: str | Path, profile: str) -> str:
     started = time.time()
     try:
         with tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
-            papermill.execute_notebook(str(path), str(attempt), parameters, kernel_name="python3", progress_bar=False,
-                                       cwd=str(path.parent), km=_kernel(sockets))
+            papermill.execute_notebook(
+                str(path),
+                str(attempt),
+                parameters,
+                kernel_name="python3",
+                progress_bar=False,
+                cwd=str(path.parent),
+                km=_kernel(sockets),
+            )
     except Exception as error:  # whatever stopped the kernel: the reader needs the cell and the way to it
         raise NotebookError(_failure(path, attempt, error)) from None
     if not record.exists() or record.stat().st_mtime < started - 1:
         raise NotebookError(f"{path.stem} ended without writing its record {record.name}; see {report.shown(attempt)}")
-    notebook = clean(nbformat.read(attempt, as_version=4))
+    notebook = relocate(clean(nbformat.read(attempt, as_version=4)), path.parent, folder)
     store.write_atomically(folder / f"{path.stem}.ipynb", nbformat.writes(notebook).encode())
     store.write_atomically(folder / f"{path.stem}.html", html(notebook, path.stem).encode())
     attempt.unlink()
@@ -95,11 +102,32 @@ def _is_progress(output: nbformat.NotebookNode) -> bool:
     return widget or (output.get("name") == "stderr" and re.search(r"\d+%\|", output.get("text", "")) is not None)
 
 
+def relocate(notebook: nbformat.NotebookNode, source: Path, target: Path) -> nbformat.NotebookNode:
+    """Make relative links in text and tables work from another folder; a link to a notebook leads to its sibling there."""
+
+    def moved(link: re.Match) -> str:
+        place = (source / link[1]).resolve()
+        if place.suffix == ".ipynb" and place.is_relative_to(NOTEBOOKS):
+            return f"]({place.name})"
+        return f"]({os.path.relpath(place, target)})"
+
+    def rewritten(text: str) -> str:
+        return re.sub(r"\]\((?![a-z]+:|#)([^)\s]+)\)", moved, text)
+
+    for item in notebook.cells:
+        if item.cell_type == "markdown":
+            item.source = rewritten(item.source)
+        for output in item.get("outputs", []):
+            if "text/markdown" in output.get("data", {}):
+                output.data["text/markdown"] = rewritten(output.data["text/markdown"])
+    return notebook
+
+
 def html(notebook: nbformat.NotebookNode, title: str) -> str:
-    """The notebook as one page; links to other notebooks lead to their pages."""
+    """The notebook as one page; links to notebooks beside it lead to their pages."""
     exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
     page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
-    return re.sub(r'(href="[^":]*)\.ipynb"', r'\1.html"', page)
+    return re.sub(r'(href="[^":/]*)\.ipynb"', r'\1.html"', page)
 
 
 def _failure(path: Path, attempt: Path, error: Exception) -> str:

@@ -222,8 +222,10 @@ def judge(claim: Claim, measured: Measured | None, *, profile: str, baseline: Me
     else:
         verdict, why = "not reproduced", f"{down} by more than {allowed}"
         if claim.baseline is not None:
-            why += ", and the baseline was not measured" if baseline is None else (
-                f", and not clear of the baseline's {baseline.value:.2f} %"
+            why += (
+                ", and the baseline was not measured"
+                if baseline is None
+                else (f", and not clear of the baseline's {baseline.value:.2f} %")
             )
     numbers = f"{_show(claim, measured.value)} measured, {_show(claim, claim.printed)} printed"
     return Verdict(verdict=verdict, difference=difference, reason=_sentence(f"{numbers}: {why}"))

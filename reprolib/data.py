@@ -36,7 +36,16 @@ TORCHVISION_ROOT = Path("~/.cache/reprolib/torchvision")  # the `root` handed to
 DOWNLOAD_TIMEOUT = 30  # seconds without a byte; torchvision itself would wait for ever
 
 FASHION_CLASSES = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
 )
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 # The ten ImageNet classes of fastai's Imagenette: wnid -> (name, index among the 1000 classes of ImageNet-1k).
@@ -260,8 +269,9 @@ def _download(name: str, read: Callable) -> tuple[tuple[np.ndarray, ...], str]:
     from torchvision import datasets  # takes seconds to import, and most runs need no download
 
     megabytes = {"fashion-mnist": 31, "cifar-10": 170}[name]
-    print(f"{name} is not on this machine: downloading {megabytes} MB to {TORCHVISION_ROOT}",
-          file=sys.stderr, flush=True)
+    print(
+        f"{name} is not on this machine: downloading {megabytes} MB to {TORCHVISION_ROOT}", file=sys.stderr, flush=True
+    )
     root = TORCHVISION_ROOT.expanduser()
     root.mkdir(parents=True, exist_ok=True)
     waited = socket.getdefaulttimeout()
@@ -384,8 +394,10 @@ def _verify_declared(folder: Path, contents: dict[str, bytes]) -> None:
         content = contents[file] if file in contents else (folder / file).read_bytes()
         found = hashlib.sha256(content).hexdigest()
         if found != expected:
-            raise DataError(f"{folder / file} is damaged: SHA256SUMS beside it declares {expected}, found {found}; "
-                            "copy the folder again")
+            raise DataError(
+                f"{folder / file} is damaged: SHA256SUMS beside it declares {expected}, found {found}; "
+                "copy the folder again"
+            )
 
 
 def _substitutes(folder: Path) -> str:
@@ -428,8 +440,10 @@ def _unpickle_batch(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray]
         if labels.size and not 0 <= labels.min() <= labels.max() <= 9:
             raise ValueError(f"it has labels from {labels.min()} to {labels.max()}")
     except Exception as error:  # a damaged pickle raises almost anything
-        raise DataError(f"{path} is no CIFAR-10 batch (uint8 [N, 3072] under 'data', labels 0 to 9 under 'labels'): "
-                        f"{error}; replace it") from error
+        raise DataError(
+            f"{path} is no CIFAR-10 batch (uint8 [N, 3072] under 'data', labels 0 to 9 under 'labels'): "
+            f"{error}; replace it"
+        ) from error
     return images.reshape(-1, 3, 32, 32), labels
 
 

@@ -74,7 +74,9 @@ def _run(spec: Evaluation, dataset: data.Dataset, store: Store, name: str, progr
             if to != name:
                 tensors["next_run"] = result.next_run
             seconds = round(before + time.monotonic() - started, 2)
-            store.save(to, tensors, {"spec": spec.content(), "calls": result.calls, "seconds": seconds, "device": device})
+            store.save(
+                to, tensors, {"spec": spec.content(), "calls": result.calls, "seconds": seconds, "device": device}
+            )
 
         save(engine(attack, images, labels, resume=resume, save=save), to=name)
     store.path(f"{name}-unfinished").unlink(missing_ok=True)
@@ -90,8 +92,11 @@ def _unfinished(store: Store, name: str, images: Tensor) -> tuple[attacks.Attack
 
 def run_plan(plan: Plan, dataset: data.Dataset, store: Store, *, progress: bool = True) -> None:
     """Do what a plan asks for and the store lacks: all trainings, then all attacks. Progress is one bar each."""
-    todo = [(spec, epochs) for spec, epochs in plan.trainings
-            if not all(store.has(f"{training.artefact(spec, dataset)}/epoch-{e:04d}") for e in epochs)]
+    todo = [
+        (spec, epochs)
+        for spec, epochs in plan.trainings
+        if not all(store.has(f"{training.artefact(spec, dataset)}/epoch-{e:04d}") for e in epochs)
+    ]
     for spec, epochs in tqdm(todo, desc="trainings", disable=not progress or not todo):
         training.train(spec, epochs, dataset, store, progress=False)
     missing = [job.evaluation for job in plan.jobs if not store.has(artefact(job.evaluation, dataset))]

@@ -134,7 +134,7 @@ def gaussian_blur(patch: Tensor, draw: Draws) -> Tensor:
 
     Sigma is printed; kernel size 2 * ceil(2 sigma) + 1 and borders are MATLAB's `imgaussfilt`.
     """
-    weights = torch.exp(-torch.arange(-3, 4, device=patch.device, dtype=patch.dtype) ** 2 / (2 * 1.5**2))
+    weights = torch.exp(-(torch.arange(-3, 4, device=patch.device, dtype=patch.dtype) ** 2) / (2 * 1.5**2))
     weights = weights / weights.sum()
     flat = F.pad(patch.flatten(0, 1)[:, None], (3, 3, 3, 3), mode="replicate")
     return F.conv2d(F.conv2d(flat, weights.view(1, 1, 7, 1)), weights.view(1, 1, 1, 7)).view_as(patch)
@@ -150,7 +150,17 @@ def flip(patch: Tensor, draw: Draws) -> Tensor:
     return torch.where(draw.horizontal.view(-1, 1, 1, 1), patch.flip(3), patch.flip(2))
 
 
-OPERATIONS = (rotate, translate, gaussian_noise, poisson_noise, salt_and_pepper, speckle_noise, gaussian_blur, mask, flip)
+OPERATIONS = (
+    rotate,
+    translate,
+    gaussian_noise,
+    poisson_noise,
+    salt_and_pepper,
+    speckle_noise,
+    gaussian_blur,
+    mask,
+    flip,
+)
 
 
 def boxes(height: int, width: int, size: int, count: int) -> list[tuple[int, int]]:
@@ -162,8 +172,10 @@ def boxes(height: int, width: int, size: int, count: int) -> list[tuple[int, int
     if count not in (1, 2):
         raise ValueError(f"count is {count}; the paper modifies 1 or 2 patches")
     if size < 3 or size > height or count * size > width:
-        raise ValueError(f"{count} patch(es) of {size}x{size} pixels don't fit into an image of {height}x{width}; "
-                         "choose a size of at least 3 that fits")
+        raise ValueError(
+            f"{count} patch(es) of {size}x{size} pixels don't fit into an image of {height}x{width}; "
+            "choose a size of at least 3 that fits"
+        )
     top = (height - size) // 2
     if count == 1:
         return [(top, (width - size) // 2)]

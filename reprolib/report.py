@@ -28,8 +28,10 @@ from reprolib.specs import Plan, Settings
 
 RESULTS = store.ROOT / "results"
 PALETTE = {"paper": "#000000", "probabilities": "#E69F00", "logits": "#56B4E9", "sound": "#0072B2"}  # Okabe-Ito
-BANNER = ("**Quick run on a small sample with weak attacks: shows that everything works, says nothing about the paper.** "
-          "No verdict is drawn from it.")
+BANNER = (
+    "**Quick run on a small sample with weak attacks: shows that everything works, says nothing about the paper.** "
+    "No verdict is drawn from it."
+)
 CUSTOM = "**Settings differ from every profile: an experiment of your own.** No verdict is drawn from it."
 
 
@@ -51,14 +53,34 @@ def gain(defended: Tensor, undefended: Tensor) -> dict:
     """Difference of two accuracies on the same images, in points, with a 95 % interval from the paired differences."""
     difference = defended.double() - undefended.double()
     mean, error = float(difference.mean()), 1.96 * float(difference.std()) / len(difference) ** 0.5
-    return {"value": round(100 * mean, 2), "low": round(100 * (mean - error), 2), "high": round(100 * (mean + error), 2),
-            "n": len(difference)}
+    return {
+        "value": round(100 * mean, 2),
+        "low": round(100 * (mean - error), 2),
+        "high": round(100 * (mean + error), 2),
+        "n": len(difference),
+    }
 
 
-def cell(row: str, column: str, epoch: int | None, protocol: str, decision: str | None, measured: dict, seed: int,
-         claim: str | None = None) -> dict:
-    return {"claim": claim, "row": row, "column": column, "epoch": epoch, "protocol": protocol, "decision": decision,
-            **measured, "seeds": [seed]}
+def cell(
+    row: str,
+    column: str,
+    epoch: int | None,
+    protocol: str,
+    decision: str | None,
+    measured: dict,
+    seed: int,
+    claim: str | None = None,
+) -> dict:
+    return {
+        "claim": claim,
+        "row": row,
+        "column": column,
+        "epoch": epoch,
+        "protocol": protocol,
+        "decision": decision,
+        **measured,
+        "seeds": [seed],
+    }
 
 
 def measure(plan: Plan, dataset: data.Dataset, artefacts: store.Store) -> list[dict]:
@@ -74,12 +96,23 @@ def measure(plan: Plan, dataset: data.Dataset, artefacts: store.Store) -> list[d
             jobs = [job for job in plan.jobs if job.column == column and job.evaluation.epoch == epoch]
             for (row, protocol, decision), mask in _masks(jobs, plan, dataset, artefacts).items():
                 masks[row, column, epoch, protocol, decision] = mask
-                cells += [cell(row, column, epoch, protocol, decision or None, share(mask), plan.settings.seed, claim)
-                          for claim in _claims_of(plan, row, column, epoch, table_epoch, ledger) or [None]]
+                cells += [
+                    cell(row, column, epoch, protocol, decision or None, share(mask), plan.settings.seed, claim)
+                    for claim in _claims_of(plan, row, column, epoch, table_epoch, ledger) or [None]
+                ]
             saturated = training.checkpoint(spec, epoch, dataset, artefacts).history[-1]["saturated"]
             hits, n = round(saturated * len(dataset.test) / 100), len(dataset.test)
-            cells.append(cell("p(true) > 1-1e-7", column, epoch, "saturated", None,
-                              share(torch.arange(n) < hits), plan.settings.seed))
+            cells.append(
+                cell(
+                    "p(true) > 1-1e-7",
+                    column,
+                    epoch,
+                    "saturated",
+                    None,
+                    share(torch.arange(n) < hits),
+                    plan.settings.seed,
+                )
+            )
     return cells + _text_cells(plan, masks)
 
 
@@ -96,8 +129,11 @@ def _masks(jobs: list[specs.Job], plan: Plan, dataset: data.Dataset, artefacts: 
             found[job.attack, loss, "last"] = attacked.robust("last")
         if loss == "probabilities" and job.evaluation.attack.restarts > 0:
             found[f"{job.attack}, first start only", loss, decision] = attacked.robust(decision, runs=1)
-    rows = [row for row in dict.fromkeys(job.attack for job in jobs)
-            if (row, "margin", "any") in found and (row, "logits", "any") in found]
+    rows = [
+        row
+        for row in dict.fromkeys(job.attack for job in jobs)
+        if (row, "margin", "any") in found and (row, "logits", "any") in found
+    ]
     for row in rows:
         found[row, "sound", "any"] = found[row, "margin", "any"] & found[row, "logits", "any"]
     if rows:
@@ -124,29 +160,59 @@ def _text_cells(plan: Plan, masks: dict) -> list[dict]:
         for protocol, decision in dict.fromkeys(key[3:] for key in masks if key[:3] == keys[0]):
             pair = [masks[*key, protocol, decision] for key in keys]
             measured = share(pair[0]) if len(pair) == 1 else gain(*pair)
-            cells.append(cell(" minus ".join(rows), " minus ".join(columns), keys[0][2], protocol, decision or None,
-                              measured, plan.settings.seed, claim))
+            cells.append(
+                cell(
+                    " minus ".join(rows),
+                    " minus ".join(columns),
+                    keys[0][2],
+                    protocol,
+                    decision or None,
+                    measured,
+                    plan.settings.seed,
+                    claim,
+                )
+            )
     return cells
 
 
 # --- records ---------------------------------------------------------------------------------------------------------
 
 
-def provenance(settings: Settings, plan: Plan | None = None, dataset: data.Dataset | None = None,
-               artefacts: store.Store | None = None) -> dict:
+def provenance(
+    settings: Settings,
+    plan: Plan | None = None,
+    dataset: data.Dataset | None = None,
+    artefacts: store.Store | None = None,
+) -> dict:
     """Where a record's numbers come from; no machine paths and no dates, so that equal runs give equal records."""
-    origin = {"commit": _git("rev-parse", "HEAD") or "unknown", "dirty": bool(_git("status", "--porcelain", "-uno")),
-              "profile": settings.folder, "settings": settings.content(), "seeds": [settings.seed],
-              "torch": torch.__version__, "torchattacks": version("torchattacks"), "devices": [], "data": {}, "seconds": {}}
+    origin = {
+        "commit": _git("rev-parse", "HEAD") or "unknown",
+        "dirty": bool(_git("status", "--porcelain", "-uno")),
+        "profile": settings.folder,
+        "settings": settings.content(),
+        "seeds": [settings.seed],
+        "torch": torch.__version__,
+        "torchattacks": version("torchattacks"),
+        "devices": [],
+        "data": {},
+        "seconds": {},
+    }
+    if dataset is not None:
+        origin["data"] = {
+            "name": dataset.name,
+            "source": dataset.source,
+            "variant": dataset.variant,
+            "sha256": dataset.checksum,
+        }
     if plan is not None:
         checkpoints = [training.checkpoint(spec, epochs[-1], dataset, artefacts) for spec, epochs in plan.trainings]
         evaluations = {evaluation.artefact(job.evaluation, dataset): job.evaluation for job in plan.jobs}
         outcomes = [evaluation.outcome(spec, dataset, artefacts) for spec in evaluations.values()]
         origin["devices"] = sorted({found.device for found in [*checkpoints, *outcomes]})
-        origin["data"] = {"name": dataset.name, "source": dataset.source, "variant": dataset.variant,
-                          "sha256": dataset.checksum}
-        origin["seconds"] = {"training": round(sum(c.seconds for c in checkpoints), 1),
-                             "attacks": round(sum(o.seconds for o in outcomes), 1)}
+        origin["seconds"] = {
+            "training": round(sum(c.seconds for c in checkpoints), 1),
+            "attacks": round(sum(o.seconds for o in outcomes), 1),
+        }
     return origin
 
 
@@ -175,6 +241,8 @@ def read_record(path: str | Path) -> dict:
     """A record, verified. Raises RecordError when it is missing, not JSON, incomplete, or not as it was written."""
     path = Path(path)
     again = f"regenerate it with: make tables PROFILE={path.parent.name} ONLY={path.stem}"
+    if path.parent.name == "custom":
+        again = "run its notebook again"
     if not path.exists():
         raise RecordError(f"there is no results file {shown(path)}; {again}")
     try:
@@ -184,7 +252,9 @@ def read_record(path: str | Path) -> dict:
     except (ValueError, KeyError, TypeError, AttributeError):
         raise RecordError(f"{shown(path)} is not a results file (cut off, or no JSON); {again}") from None
     if not intact:
-        raise RecordError(f"{shown(path)} was changed after it was written: its content does not match its checksum; {again}")
+        raise RecordError(
+            f"{shown(path)} was changed after it was written: its content does not match its checksum; {again}"
+        )
     return record
 
 
@@ -210,8 +280,9 @@ def number(found: dict) -> str:
     return f"{found['value']:.2f} [{found['low']:.1f}, {found['high']:.1f}]"
 
 
-def table(cells: list[dict], columns: list[str], epochs: dict[str, int], attacks: list[str],
-          prefix: str) -> pd.DataFrame:
+def table(
+    cells: list[dict], columns: list[str], epochs: dict[str, int], attacks: list[str], prefix: str
+) -> pd.DataFrame:
     """The paper's table and ours in one: for each attack the printed row, then a row per protocol and decision rule.
 
     An attack's first start alone, and all attacks together, follow where they were measured; the paper prints neither.
@@ -221,23 +292,42 @@ def table(cells: list[dict], columns: list[str], epochs: dict[str, int], attacks
     for attack in ["Clean", *with_starts, "All attacks"]:
         if attack in ("Clean", *attacks):
             printed = {c: ledger.get(f"{prefix}.{attack}.{c}") for c in columns}
-            rows.append({"attack": attack, "protocol": "paper", "decision": "", "images": "",
-                         **{c: f"{p.printed:.2f}" if p else "" for c, p in printed.items()}})
+            rows.append(
+                {
+                    "attack": attack,
+                    "protocol": "paper",
+                    "decision": "",
+                    "images": "",
+                    **{c: f"{p.printed:.2f}" if p else "" for c, p in printed.items()},
+                }
+            )
         here = [c for c in cells if c["row"] == attack and epochs.get(c["column"]) == c["epoch"]]
         for protocol, decision in dict.fromkeys((c["protocol"], c["decision"]) for c in here):
             found = {c["column"]: c for c in here if (c["protocol"], c["decision"]) == (protocol, decision)}
-            rows.append({"attack": attack, "protocol": protocol, "decision": decision or "",
-                         "images": str(max(c["n"] for c in found.values())),
-                         **{c: number(found[c]) if c in found else "" for c in columns}})
+            rows.append(
+                {
+                    "attack": attack,
+                    "protocol": protocol,
+                    "decision": decision or "",
+                    "images": str(max(c["n"] for c in found.values())),
+                    **{c: number(found[c]) if c in found else "" for c in columns},
+                }
+            )
     return pd.DataFrame(rows)
 
 
-def summary(cells: list[dict], columns: list[str], epochs: dict[str, int], attacks: list[str], prefix: str) -> pd.DataFrame:
+def summary(
+    cells: list[dict], columns: list[str], epochs: dict[str, int], attacks: list[str], prefix: str
+) -> pd.DataFrame:
     """The table in three rows per attack: printed, under `probabilities` by the last iterate, and sound."""
     full = table(cells, columns, epochs, attacks, prefix)
     keep = [["paper", ""], ["clean", ""], ["probabilities", "last"], ["sound", "any"]]
-    chosen = full[[attack in ("Clean", *attacks) and pair in keep for attack, *pair in
-                   zip(full["attack"], full["protocol"], full["decision"], strict=True)]].copy()
+    chosen = full[
+        [
+            attack in ("Clean", *attacks) and pair in keep
+            for attack, *pair in zip(full["attack"], full["protocol"], full["decision"], strict=True)
+        ]
+    ].copy()
     for column in columns:
         chosen[column] = chosen[column].str.split(" ").str[0]
     return chosen.drop(columns="decision").reset_index(drop=True)
@@ -264,16 +354,34 @@ def layer_table(networks: dict[str, torch.nn.Module]) -> pd.DataFrame:
             count = sum(p.numel() for p in module.parameters())
             if count:
                 conv = isinstance(module, torch.nn.Conv2d)
-                rows.append({"network": name, "layer": layer, "kernel": "x".join(map(str, module.kernel_size)) if conv else "",
-                             "stride": str(module.stride[0]) if conv else "",
-                             "outputs": str(module.out_channels if conv else module.out_features), "parameters": f"{count:,}"})
+                rows.append(
+                    {
+                        "network": name,
+                        "layer": layer,
+                        "kernel": "x".join(map(str, module.kernel_size)) if conv else "",
+                        "stride": str(module.stride[0]) if conv else "",
+                        "outputs": str(module.out_channels if conv else module.out_features),
+                        "parameters": f"{count:,}",
+                    }
+                )
     return pd.DataFrame(rows)
 
 
 def count_cell(row: str, count: int) -> dict:
     """A number that was counted, not estimated: no interval, no seed."""
-    return {"claim": None, "row": row, "column": "parameters", "epoch": None, "protocol": "count", "decision": None,
-            "value": count, "low": None, "high": None, "n": None, "seeds": []}
+    return {
+        "claim": None,
+        "row": row,
+        "column": "parameters",
+        "epoch": None,
+        "protocol": "count",
+        "decision": None,
+        "value": count,
+        "low": None,
+        "high": None,
+        "n": None,
+        "seeds": [],
+    }
 
 
 def attack_table() -> pd.DataFrame:
@@ -283,8 +391,17 @@ def attack_table() -> pd.DataFrame:
         for name, attack in specs.attacks_of(dataset).items():
             loop = attack.loop()
             calls = max(loop["restarts"], 1) * (loop["steps"] + 1)
-            rows.append({"data set": dataset, "attack": name, "eps": f"{attack.eps:g}", "alpha": f"{loop['alpha']:g}",
-                         "iterations": str(loop["steps"]), "restarts": str(loop["restarts"]), "calls": str(calls)})
+            rows.append(
+                {
+                    "data set": dataset,
+                    "attack": name,
+                    "eps": f"{attack.eps:g}",
+                    "alpha": f"{loop['alpha']:g}",
+                    "iterations": str(loop["steps"]),
+                    "restarts": str(loop["restarts"]),
+                    "calls": str(calls),
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -293,10 +410,20 @@ def epochs_table(cells: list[dict], plan: Plan) -> pd.DataFrame:
     ledger, rows = claims.load_claims(), []
     for column in plan.grid.ablation_columns:
         for epoch in plan.ablation_epochs():
-            here = {(c["row"], c["protocol"], c["decision"]): c for c in cells if (c["column"], c["epoch"]) == (column, epoch)}
-            printed = ledger.get(f"{plan.grid.ablation_claims}.{epoch}") if column == plan.grid.ablation_claimed[0] else None
-            row = {"column": column, "epochs": str(epoch), "paper": f"{printed.printed:.1f}" if printed else "",
-                   "saturated": number(here["p(true) > 1-1e-7", "saturated", None])}
+            here = {
+                (c["row"], c["protocol"], c["decision"]): c
+                for c in cells
+                if (c["column"], c["epoch"]) == (column, epoch)
+            }
+            printed = (
+                ledger.get(f"{plan.grid.ablation_claims}.{epoch}") if column == plan.grid.ablation_claimed[0] else None
+            )
+            row = {
+                "column": column,
+                "epochs": str(epoch),
+                "paper": f"{printed.printed:.1f}" if printed else "",
+                "saturated": number(here["p(true) > 1-1e-7", "saturated", None]),
+            }
             for attack in plan.grid.ablation_attacks:
                 for protocol, decision in (("probabilities", "last"), ("sound", "any")):
                     if (attack, protocol, decision) in here:  # another engine has other protocols
@@ -310,23 +437,39 @@ def table_page(cells: list[dict], plan: Plan, origin: dict) -> str:
     columns = list(plan.networks)
     epochs = {column: epoch for column, (_, epoch) in plan.networks.items()}
     seconds = ", ".join(f"{name} {value:,.0f} s" for name, value in origin["seconds"].items())
-    source = (f"{origin['data']['name']} ({origin['data']['source']}, {origin['data']['variant']}), "
-              f"{plan.settings.finetune_epochs} epochs of fine-tuning after {plan.settings.pretrain_epochs} of pre-training, "
-              f"seed {plan.settings.seed}. Device: {'; '.join(origin['devices'])}. Computing time: {seconds}. "
-              f"torch {origin['torch']}, commit {origin['commit'][:10]}.")
-    return "\n\n".join([f"# {plan.grid.table.replace('T', 'Table ')}: {plan.grid.model} on {plan.grid.dataset}",
-                        "Accuracy in %, with 95 % Wilson intervals; `images` is the number of test images behind a row. " + source,
-                        markdown(table(cells, columns, epochs, plan.grid.attacks, plan.grid.table)),
-                        "## Along the epochs of fine-tuning", markdown(epochs_table(cells, plan))])
+    source = (
+        f"{origin['data']['name']} ({origin['data']['source']}, {origin['data']['variant']}), "
+        f"{plan.settings.finetune_epochs} epochs of fine-tuning after {plan.settings.pretrain_epochs} of pre-training, "
+        f"seed {plan.settings.seed}. Device: {'; '.join(origin['devices'])}. Computing time: {seconds}. "
+        f"torch {origin['torch']}, commit {origin['commit'][:10]}."
+    )
+    return "\n\n".join(
+        [
+            f"# {plan.grid.table.replace('T', 'Table ')}: {plan.grid.model} on {plan.grid.dataset}",
+            "Accuracy in %, with 95 % Wilson intervals; `images` is the number of test images behind a row. " + source,
+            markdown(table(cells, columns, epochs, plan.grid.attacks, plan.grid.table)),
+            "## Along the epochs of fine-tuning",
+            markdown(epochs_table(cells, plan)),
+        ]
+    )
 
 
 def board_table(board: pd.DataFrame) -> pd.DataFrame:
     """The scoreboard for people: one row per claim and protocol, linked to the notebook that measured it."""
-    return pd.DataFrame({
-        "where": board["where"], "claim": board["claim"], "printed": board["printed"].astype(str), "protocol": board["protocol"],
-        "measured": [number(row | {"value": row["measured"]}) for row in board.to_dict("records")], "images": board["n"].astype(int).astype(str),
-        "verdict": board["verdict"],
-        "notebook": [f"[{n}](../{p}/{n}.ipynb)" for p, n in zip(board["profile"], board["notebook"], strict=True)]})
+    return pd.DataFrame(
+        {
+            "where": board["where"],
+            "claim": board["claim"],
+            "printed": board["printed"].astype(str),
+            "protocol": board["protocol"],
+            "measured": [number(row | {"value": row["measured"]}) for row in board.to_dict("records")],
+            "images": board["n"].astype(int).astype(str),
+            "verdict": board["verdict"],
+            "notebook": [
+                f"[{n}](../results/{p}/{n}.ipynb)" for p, n in zip(board["profile"], board["notebook"], strict=True)
+            ],
+        }
+    )
 
 
 def missing_table(board: pd.DataFrame) -> pd.DataFrame:
@@ -348,7 +491,9 @@ def display_markdown(content: pd.DataFrame | str) -> None:
 def style() -> None:
     """One look for all figures: white ground, readable sizes, colours that colour-blind readers can tell apart."""
     sns.set_theme(style="whitegrid", context="notebook")
-    plt.rcParams.update({"figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 100, "savefig.dpi": 110})
+    plt.rcParams.update(
+        {"figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 100, "savefig.dpi": 110}
+    )
 
 
 def show(figure: Figure, alt: str, name: str | None = None, settings: Settings | None = None) -> None:
@@ -363,27 +508,52 @@ def show(figure: Figure, alt: str, name: str | None = None, settings: Settings |
     plt.close(figure)
 
 
-def plot_attacks(cells: list[dict], columns: list[str], epochs: dict[str, int], attacks: list[str], prefix: str) -> Figure:
+def plot_attacks(
+    cells: list[dict], columns: list[str], epochs: dict[str, int], attacks: list[str], prefix: str
+) -> Figure:
     """One panel per attack: the paper's number, ours under `probabilities`, and the sound robust accuracy."""
     ledger = claims.load_claims()
-    figure, axes = plt.subplots(2, (len(attacks) + 1) // 2, figsize=(12, 7), sharey=True, squeeze=False,
-                                layout="constrained")
-    bars = [("probabilities", "last", "measured, loss from clipped probabilities, last iterate"),
-            ("logits", "any", "measured, loss from logits, any iterate"),
-            ("sound", "any", "measured, sound: survives margin and logits")]
+    figure, axes = plt.subplots(
+        2, (len(attacks) + 1) // 2, figsize=(12, 7), sharey=True, squeeze=False, layout="constrained"
+    )
+    bars = [
+        ("probabilities", "last", "measured, loss from clipped probabilities, last iterate"),
+        ("logits", "any", "measured, loss from logits, any iterate"),
+        ("sound", "any", "measured, sound: survives margin and logits"),
+    ]
     for axis, attack in zip(axes.flat, attacks, strict=False):
         for index, (protocol, decision, label) in enumerate(bars):
-            found = {c["column"]: c for c in cells if c["row"] == attack and epochs.get(c["column"]) == c["epoch"]
-                     and (c["protocol"], c["decision"]) == (protocol, decision)}
+            found = {
+                c["column"]: c
+                for c in cells
+                if c["row"] == attack
+                and epochs.get(c["column"]) == c["epoch"]
+                and (c["protocol"], c["decision"]) == (protocol, decision)
+            }
             for place, column in enumerate(columns):
                 if column in found:
                     value, low, high = (found[column][k] for k in ("value", "low", "high"))
-                    axis.bar(place + 0.26 * (index - 1), value, 0.25, color=PALETTE[protocol], edgecolor="black",
-                             linewidth=0.4, label=label if place == 0 else None,
-                             yerr=[[max(value - low, 0)], [max(high - value, 0)]], error_kw={"linewidth": 0.8})
+                    axis.bar(
+                        place + 0.26 * (index - 1),
+                        value,
+                        0.25,
+                        color=PALETTE[protocol],
+                        edgecolor="black",
+                        linewidth=0.4,
+                        label=label if place == 0 else None,
+                        yerr=[[max(value - low, 0)], [max(high - value, 0)]],
+                        error_kw={"linewidth": 0.8},
+                    )
         printed = [ledger.get(f"{prefix}.{attack}.{column}") for column in columns]
-        axis.plot([i for i, p in enumerate(printed) if p], [p.printed for p in printed if p], "D", color=PALETTE["paper"],
-                  markersize=6, label="printed in the paper", zorder=5)
+        axis.plot(
+            [i for i, p in enumerate(printed) if p],
+            [p.printed for p in printed if p],
+            "D",
+            color=PALETTE["paper"],
+            markersize=6,
+            label="printed in the paper",
+            zorder=5,
+        )
         axis.set(title=attack, xticks=range(len(columns)), xticklabels=columns, ylim=(0, 100))
     for axis in axes[:, 0]:
         axis.set_ylabel("accuracy under attack (%)")
@@ -399,16 +569,28 @@ def plot_epochs(cells: list[dict], columns: list[str], attack: str, prefix: str)
     printed = {int(c.rsplit(".", 1)[1]): claim.printed for c, claim in ledger.items() if c.startswith(f"{prefix}.")}
     axis.plot(list(printed), list(printed.values()), "D--", color=PALETTE["paper"], label="printed in the paper")
     for column, dashes, marker in zip(columns, ("-", ":"), ("o", "s"), strict=False):
-        for protocol, decision, name, colour in (("probabilities", "last", f"{attack}, probabilities", PALETTE["probabilities"]),
-                                                 ("sound", "any", f"{attack}, sound", PALETTE["sound"]),
-                                                 ("saturated", None, "share of saturated images", "#999999")):
-            by_epoch = {c["epoch"]: c for c in cells  # a number that answers two claims is one point
-                        if c["column"] == column and (c["protocol"], c["decision"]) == (protocol, decision)
-                        and c["row"] in (attack, "p(true) > 1-1e-7")}
+        for protocol, decision, name, colour in (
+            ("probabilities", "last", f"{attack}, probabilities", PALETTE["probabilities"]),
+            ("sound", "any", f"{attack}, sound", PALETTE["sound"]),
+            ("saturated", None, "share of saturated images", "#999999"),
+        ):
+            by_epoch = {
+                c["epoch"]: c
+                for c in cells  # a number that answers two claims is one point
+                if c["column"] == column
+                and (c["protocol"], c["decision"]) == (protocol, decision)
+                and c["row"] in (attack, "p(true) > 1-1e-7")
+            }
             found = [by_epoch[epoch] for epoch in sorted(by_epoch)]
-            axis.errorbar([c["epoch"] for c in found], [c["value"] for c in found], linestyle=dashes, marker=marker,
-                          color=colour, label=f"{column}: {name}",
-                          yerr=[[max(c["value"] - c["low"], 0) for c in found], [max(c["high"] - c["value"], 0) for c in found]])
+            axis.errorbar(
+                [c["epoch"] for c in found],
+                [c["value"] for c in found],
+                linestyle=dashes,
+                marker=marker,
+                color=colour,
+                label=f"{column}: {name}",
+                yerr=[[max(c["value"] - c["low"], 0) for c in found], [max(c["high"] - c["value"], 0) for c in found]],
+            )
     axis.set(xlabel="fine-tuning epochs", ylabel="test images (%)", ylim=(-2, 100))
     axis.legend(fontsize="small", frameon=True)
     return figure
@@ -419,8 +601,11 @@ def plot_operations(images: Tensor, size: int, seed: int) -> Figure:
     figure, axes = plt.subplots(2, len(patches.OPERATIONS), figsize=(14, 3.6), layout="constrained")
     box = patches.boxes(*images.shape[2:], size, 1)
     for index, operation in enumerate(patches.OPERATIONS):
-        changed = patches.paste(images[index : index + 1], _changed(images[index : index + 1], index, size, seed)[:, None],
-                                torch.tensor([True]))
+        changed = patches.paste(
+            images[index : index + 1],
+            _changed(images[index : index + 1], index, size, seed)[:, None],
+            torch.tensor([True]),
+        )
         axes[0, index].set_title(operation.__name__.replace("_", " "), fontsize=10)
         _picture(axes[0, index], images[index], [])
         _picture(axes[1, index], changed[0], box, size)
@@ -429,7 +614,7 @@ def plot_operations(images: Tensor, size: int, seed: int) -> Figure:
 
 def _changed(images: Tensor, operation: int, size: int, seed: int) -> Tensor:
     """The centred patch of uint8 images after one operation, uint8."""
-    (top, left), = patches.boxes(*images.shape[2:], size, 1)
+    ((top, left),) = patches.boxes(*images.shape[2:], size, 1)
     patch = images[:, :, top : top + size, left : left + size].float() / 255
     drawn = patches.sample(torch.arange(len(images)), 1, seed)[0]
     forced = replace(drawn, operation=torch.full((len(images),), operation))
@@ -456,17 +641,24 @@ def _picture(axis: plt.Axes, image: Tensor, boxes: list[tuple[int, int]], size: 
     axis.imshow(image.permute(1, 2, 0).expand(-1, -1, 3), interpolation="nearest")
     axis.set(xticks=[], yticks=[])
     for top, left in boxes:
-        axis.add_patch(plt.Rectangle((left - 0.5, top - 0.5), size, size, fill=False, edgecolor="#D55E00", linewidth=1.2))
+        axis.add_patch(
+            plt.Rectangle((left - 0.5, top - 0.5), size, size, fill=False, edgecolor="#D55E00", linewidth=1.2)
+        )
 
 
 def measure_operations(images: Tensor, size: int, seed: int) -> list[dict]:
     """Mean absolute change of a pixel of the patch under each operation, on the scale [0, 1], with a 95 % interval."""
-    (top, left), = patches.boxes(*images.shape[2:], size, 1)
+    ((top, left),) = patches.boxes(*images.shape[2:], size, 1)
     before, cells = images[:, :, top : top + size, left : left + size].float() / 255, []
     for index, operation in enumerate(patches.OPERATIONS):
         change = (_changed(images, index, size, seed).float() / 255 - before).abs().flatten(1).mean(1)
         mean, error = float(change.mean()), 1.96 * float(change.std()) / len(change) ** 0.5
-        measured = {"value": round(mean, 4), "low": round(mean - error, 4), "high": round(mean + error, 4), "n": len(images)}
+        measured = {
+            "value": round(mean, 4),
+            "low": round(mean - error, 4),
+            "high": round(mean + error, 4),
+            "n": len(images),
+        }
         cells.append(cell(operation.__name__, f"patch {size}x{size}", None, "change", None, measured, seed))
     return cells
 
@@ -482,7 +674,12 @@ def records() -> dict[tuple[str, str], dict]:
     found = {}
     for profile in ("paper", "cpu"):
         for path in sorted((RESULTS / profile).glob("*.json")):
-            found[profile, path.stem] = read_record(path)
+            found[profile, path.stem] = record = read_record(path)
+            if record["provenance"]["profile"] != profile:
+                raise RecordError(
+                    f"{shown(path)} is a record of the {record['provenance']['profile']} profile; "
+                    f"only {profile} runs belong into that folder: move it back"
+                )
     return found
 
 
@@ -500,13 +697,25 @@ def scoreboard(found: dict[tuple[str, str], dict] | None = None) -> pd.DataFrame
         protocols = [p for p in PROTOCOLS if (name, p) in measured]
         for protocol in protocols or [""]:
             profile, notebook, entry = measured.get((name, protocol), ("cpu", "", None))
-            base = measured.get((claim.baseline, protocol), (None, None, None))[2]
+            base_profile, _, base = measured.get((claim.baseline, protocol), (None, None, None))
+            base = base if base_profile == profile else None  # a gain is judged within one run
             verdict = claims.judge(claim, _measured(entry), profile=profile, baseline=_measured(base))
-            rows.append({"claim": name, "where": claim.where, "printed": claim.printed, "protocol": protocol,
-                         "measured": entry["value"] if entry else None, "low": entry["low"] if entry else None,
-                         "high": entry["high"] if entry else None, "n": entry["n"] if entry else None,
-                         "verdict": verdict.verdict, "reason": verdict.reason, "profile": profile if entry else "",
-                         "notebook": notebook})
+            rows.append(
+                {
+                    "claim": name,
+                    "where": claim.where,
+                    "printed": claim.printed,
+                    "protocol": protocol,
+                    "measured": entry["value"] if entry else None,
+                    "low": entry["low"] if entry else None,
+                    "high": entry["high"] if entry else None,
+                    "n": entry["n"] if entry else None,
+                    "verdict": verdict.verdict,
+                    "reason": verdict.reason,
+                    "profile": profile if entry else "",
+                    "notebook": notebook,
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -532,9 +741,20 @@ def plot_scoreboard(board: pd.DataFrame) -> Figure:
     axis.plot([0, 100], [0, 100], color="grey", linewidth=1, linestyle="--", label="measured = printed")
     for protocol, marker in markers.items():
         part = shown[shown["protocol"] == protocol]
-        axis.scatter(part["printed"].astype(float), part["measured"].astype(float), marker=marker, color=colours[protocol],
-                     edgecolor="black", linewidth=0.5, s=45, label=f"{protocol} ({len(part)})", alpha=0.85)
-    axis.set(xlabel="printed in the paper (%)", ylabel="measured here (%)", xlim=(-2, 102), ylim=(-2, 102), aspect="equal")
+        axis.scatter(
+            part["printed"].astype(float),
+            part["measured"].astype(float),
+            marker=marker,
+            color=colours[protocol],
+            edgecolor="black",
+            linewidth=0.5,
+            s=45,
+            label=f"{protocol} ({len(part)})",
+            alpha=0.85,
+        )
+    axis.set(
+        xlabel="printed in the paper (%)", ylabel="measured here (%)", xlim=(-2, 102), ylim=(-2, 102), aspect="equal"
+    )
     axis.legend(loc="upper left", fontsize="small")
     return figure
 
@@ -576,18 +796,24 @@ def readme_status() -> str:
     """The README's status block in Markdown: verdicts so far, and every table's summary. Generated from the records."""
     board = scoreboard()
     measured = board[board["notebook"] != ""]
-    parts = [f"{measured['claim'].nunique()} of {board['claim'].nunique()} printed numbers have been measured. "
-             "Number of claims per verdict, by protocol:",
-             verdict_counts(measured).reset_index().to_markdown(index=False) if len(measured) else "Nothing is measured yet."]
+    parts = [
+        f"{measured['claim'].nunique()} of {board['claim'].nunique()} printed numbers have been measured. "
+        "Number of claims per verdict, by protocol:",
+        verdict_counts(measured).reset_index().to_markdown(index=False)
+        if len(measured)
+        else "Nothing is measured yet.",
+    ]
     for (profile, notebook), record in records().items():
         if not (specs.PARAMS / "tables" / f"{notebook}.yaml").exists() or not record["cells"]:
             continue
         plan = specs.Plan(specs.load_grid(notebook), specs.load_profile(profile))
         epochs = {column: epoch for column, (_, epoch) in plan.networks.items()}
         short = summary(record["cells"], list(plan.networks), epochs, plan.grid.attacks, plan.grid.table)
-        parts += [f"**{plan.grid.table.replace('T', 'Table ')}** ([{profile} profile](results/{profile}/{notebook}.md), "
-                  f"accuracy in %, {plan.test_size:,} test images, {plan.settings.finetune_epochs} epochs of fine-tuning):",
-                  short.to_markdown(index=False, disable_numparse=True)]
+        parts += [
+            f"**{plan.grid.table.replace('T', 'Table ')}** ([{profile} profile](results/{profile}/{notebook}.md), "
+            f"accuracy in %, {plan.test_size:,} test images, {plan.settings.finetune_epochs} epochs of fine-tuning):",
+            short.to_markdown(index=False, disable_numparse=True),
+        ]
     return "\n\n".join(parts)
 
 

@@ -101,6 +101,7 @@ class Attack(Record):
             return {"eps": self.eps, "alpha": self.eps, "steps": 1, "restarts": 0, "loss": self.loss}
         return {"eps": self.eps, "alpha": self.alpha, "steps": self.steps, "restarts": self.restarts, "loss": self.loss}
 
+
 class Evaluation(Record):
     """One attack on one checkpoint: the first `size` test images, judged image by image."""
 
@@ -115,8 +116,10 @@ class Evaluation(Record):
     @pydantic.model_validator(mode="after")
     def _possible(self):
         if self.engine == "torchattacks" and (self.attack.loss, self.decision) != ("logits", "last"):
-            raise ValueError("engine 'torchattacks' has loss 'logits' and decision 'last', not "
-                             f"{self.attack.loss!r} and {self.decision!r}; choose engine 'reprolib' for these")
+            raise ValueError(
+                "engine 'torchattacks' has loss 'logits' and decision 'last', not "
+                f"{self.attack.loss!r} and {self.decision!r}; choose engine 'reprolib' for these"
+            )
         return self
 
     def content(self) -> dict:
@@ -132,9 +135,9 @@ class Settings(Record):
 
     profile: Literal["quick", "cpu", "paper"] = "quick"
     data: Literal["sample", "full"] = "sample"  # the embedded sample, or the whole data set
-    train_size: Count = 1000  # training images
-    test_size: Count = 100  # test images attacked
-    last_iterate_size: Count = 100  # of these, how many are also judged by the last iterate under margin and logits
+    train_size: Count = 800  # training images
+    test_size: Count = 64  # test images attacked
+    last_iterate_size: Count = 64  # of these, how many are also judged by the last iterate under margin and logits
     pretrain_epochs: Count = 3
     finetune_epochs: Count = 2  # for the columns of a table
     ablation_epochs: Count = 2  # for the columns that are followed over the epochs (Table 11)
@@ -159,7 +162,10 @@ class Settings(Record):
         """
         if attack.name == "fgsm" or (attack.steps <= self.steps and attack.restarts <= self.restarts):
             return attack
-        fields = attack.content() | {"steps": min(attack.steps, self.steps), "restarts": min(attack.restarts, self.restarts)}
+        fields = attack.content() | {
+            "steps": min(attack.steps, self.steps),
+            "restarts": min(attack.restarts, self.restarts),
+        }
         if fields["steps"] < attack.steps:
             fields["alpha"] = max(attack.alpha, round(2.5 * attack.eps / fields["steps"], 6))
         return Attack(**fields)
@@ -207,8 +213,12 @@ class Job(Record):
     evaluation: Evaluation
 
 
-SIZES = {"fashion-mnist": (60_000, 10_000), "cifar-10": (50_000, 10_000), "imagenet-subset": (0, 1000),
-         "fashion-mnist-sample": (3000, 1000)}
+SIZES = {
+    "fashion-mnist": (60_000, 10_000),
+    "cifar-10": (50_000, 10_000),
+    "imagenet-subset": (0, 1000),
+    "fashion-mnist-sample": (3000, 1000),
+}
 
 
 class Plan:
@@ -231,19 +241,31 @@ class Plan:
         self.jobs = self._jobs()
 
     def _training(self, recipe: Recipe, **fields) -> Training:
-        return Training(dataset=self.dataset, train_size=self.train_size, model=self.grid.model, seed=self.settings.seed,
-                        **recipe.content(), **fields)
+        return Training(
+            dataset=self.dataset,
+            train_size=self.train_size,
+            model=self.grid.model,
+            seed=self.settings.seed,
+            **recipe.content(),
+            **fields,
+        )
 
     def _network(self, column: Column) -> tuple[Training, int]:
         if column.copies == "none":
             return self.pretraining, self.settings.pretrain_epochs
-        training = self._training(self.grid.finetuning, **column.content(), parent=self.pretraining,
-                                  parent_epoch=self.settings.pretrain_epochs)
+        training = self._training(
+            self.grid.finetuning,
+            **column.content(),
+            parent=self.pretraining,
+            parent_epoch=self.settings.pretrain_epochs,
+        )
         return training, self.settings.finetune_epochs
 
     def ablation_epochs(self) -> list[int]:
         """The epochs at which Table 11 is measured: multiples of the interval, up to the longest fine-tuning."""
-        return list(range(self.settings.epoch_interval, self.settings.ablation_epochs + 1, self.settings.epoch_interval))
+        return list(
+            range(self.settings.epoch_interval, self.settings.ablation_epochs + 1, self.settings.epoch_interval)
+        )
 
     def _trainings(self) -> list[tuple[Training, list[int]]]:
         wanted = []
@@ -258,9 +280,13 @@ class Plan:
             jobs += [job for attack in self.grid.attacks for job in self._evaluations(column, attack, training, epoch)]
         for column in self.grid.ablation_columns:
             training, last = self.networks[column]
-            jobs += [job for epoch in self.ablation_epochs() if epoch != last
-                     for attack in self.grid.ablation_attacks
-                     for job in self._evaluations(column, attack, training, epoch)]
+            jobs += [
+                job
+                for epoch in self.ablation_epochs()
+                if epoch != last
+                for attack in self.grid.ablation_attacks
+                for job in self._evaluations(column, attack, training, epoch)
+            ]
         return jobs
 
     def _evaluations(self, column: str, name: str, training: Training, epoch: int) -> list[Job]:
@@ -274,9 +300,21 @@ class Plan:
             judged = self.test_size if cheap else min(settings.last_iterate_size, self.test_size)
             for decision, size in (("last", judged), ("any", self.test_size)):
                 if decision == "last" or size > judged:
-                    jobs.append(Job(column=column, attack=name, evaluation=Evaluation(
-                        training=training, epoch=epoch, attack=limited, size=size, decision=decision,
-                        seed=settings.seed, engine=settings.engine)))
+                    jobs.append(
+                        Job(
+                            column=column,
+                            attack=name,
+                            evaluation=Evaluation(
+                                training=training,
+                                epoch=epoch,
+                                attack=limited,
+                                size=size,
+                                decision=decision,
+                                seed=settings.seed,
+                                engine=settings.engine,
+                            ),
+                        )
+                    )
         return jobs
 
 
@@ -293,7 +331,9 @@ def read_yaml(path: Path) -> dict:
     """A YAML file as data; SpecError in one sentence when it is missing or no mapping."""
     if not path.exists():
         known = sorted(p.stem for p in path.parent.glob("*.yaml"))
-        raise SpecError(f"{suggest(path.stem, known, path.parent.name.rstrip('s'))} (looked in params/{path.parent.name})")
+        raise SpecError(
+            f"{suggest(path.stem, known, path.parent.name.rstrip('s'))} (looked in params/{path.parent.name})"
+        )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -352,7 +392,9 @@ def _sentence(kind: type[Record], error: pydantic.ValidationError) -> str:
     if isinstance(value, str) and first["type"] in ("float_type", "int_type"):
         return f"{where} is the text {value!r}; expected a number ({_yaml_hint(value)})"
     message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {message[0].lower()}{message[1:]}" + ("" if first["type"] == "value_error" else f", not {value!r}")
+    return f"{where}: {message[0].lower()}{message[1:]}" + (
+        "" if first["type"] == "value_error" else f", not {value!r}"
+    )
 
 
 def _yaml_hint(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import json
@@ -36,10 +37,13 @@ def digest(value) -> str:
 
 def code_digest(*modules: str) -> str:
     """SHA-256 of the named modules' code. Comments, docstrings and layout don't count: they compute nothing."""
-    return digest([_code_without_prose(importlib.util.find_spec(name).origin) for name in modules])
+    paths = [importlib.util.find_spec(name).origin for name in modules]
+    return digest([_code_without_prose(path, os.stat(path).st_mtime_ns, os.stat(path).st_size) for path in paths])
 
 
-def _code_without_prose(path: str) -> str:
+@functools.lru_cache
+def _code_without_prose(path: str, modified: int, size: int) -> str:
+    """The file's code; `modified` and `size` make the cache forget a file that changed."""
     tree = ast.parse(Path(path).read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
@@ -145,8 +149,10 @@ def _make_folder(folder: Path) -> None:
 
 
 def _checksum(tensors: dict[str, torch.Tensor], meta: dict) -> str:
-    sums = {k: hashlib.sha256(v.contiguous().view(-1).view(torch.uint8).numpy()).hexdigest() if v.numel() else ""
-            for k, v in tensors.items()}
+    sums = {
+        k: hashlib.sha256(v.contiguous().view(-1).view(torch.uint8).numpy()).hexdigest() if v.numel() else ""
+        for k, v in tensors.items()
+    }
     shapes = {k: [str(v.dtype), list(v.shape)] for k, v in tensors.items()}
     return digest({"tensors": sums, "shapes": shapes, "meta": json.loads(json.dumps(meta))})
 
@@ -156,5 +162,7 @@ def _damaged(path: Path, what: str) -> str:
 
 
 def _unwritable(path: Path, error: OSError) -> str:
-    return (f"cannot write {path} ({error.strerror or error}); free some space or set REPROLIB_STORE to a folder "
-            "that you can write to; what was there before is unchanged")
+    return (
+        f"cannot write {path} ({error.strerror or error}); free some space or make the folder writable "
+        "(REPROLIB_STORE moves the store elsewhere); what was there before is unchanged"
+    )

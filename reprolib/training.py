@@ -54,7 +54,9 @@ def train(spec: Training, epochs: list[int], dataset: data.Dataset, store: Store
     Raises ValueError when the data set has no training images.
     """
     if len(dataset.train) == 0:
-        raise ValueError(f"{dataset.name} has no training images here ({dataset.variant}); nothing can be trained on it")
+        raise ValueError(
+            f"{dataset.name} has no training images here ({dataset.variant}); nothing can be trained on it"
+        )
     name = artefact(spec, dataset)
     with store.lock(name):
         missing = [e for e in epochs if not store.has(f"{name}/epoch-{e:04d}")]
@@ -87,8 +89,12 @@ class _Run:
                 bar.update(1)
                 bar.set_postfix(self.history[-1], refresh=False)
                 if self.epoch in wanted:
-                    meta = {"spec": self.spec.content(), "history": self.history, "seconds": round(self.seconds, 2),
-                            "device": device_name(self.device)}
+                    meta = {
+                        "spec": self.spec.content(),
+                        "history": self.history,
+                        "seconds": round(self.seconds, 2),
+                        "device": device_name(self.device),
+                    }
                     self.store.save(f"{self.name}/epoch-{self.epoch:04d}", self.model.state_dict(), meta)
                 self._save()  # after the checkpoint: a kill between the two must not skip it
 
@@ -107,8 +113,14 @@ class _Run:
         self.seconds += time.monotonic() - started
         self.epoch, self.batch = self.epoch + 1, 0
         clean, saturated = clean_accuracy(self.model, self.dataset.test)
-        self.history.append({"epoch": self.epoch, "loss": round(float(self.loss_sum) / len(order), 6),
-                             "clean": round(clean, 4), "saturated": round(saturated, 4)})
+        self.history.append(
+            {
+                "epoch": self.epoch,
+                "loss": round(float(self.loss_sum) / len(order), 6),
+                "clean": round(clean, 4),
+                "saturated": round(saturated, 4),
+            }
+        )
         self.loss_sum = 0.0
 
     def _order(self) -> Tensor:
@@ -145,7 +157,12 @@ class _Run:
         tensors, meta = self.store.load(f"{self.name}/latest")
         if meta["epoch"] >= first_wanted:
             return
-        self.epoch, self.batch, self.seconds, self.history = meta["epoch"], meta["batch"], meta["seconds"], meta["history"]
+        self.epoch, self.batch, self.seconds, self.history = (
+            meta["epoch"],
+            meta["batch"],
+            meta["seconds"],
+            meta["history"],
+        )
         self.loss_sum = tensors["loss_sum"].to(self.device)
         self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         states: dict[int, dict] = {}

@@ -16,6 +16,7 @@ from reprolib import __main__ as cli
 from reprolib import batch, report, specs, store
 from reprolib.batch import NotebookError
 
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 PARAMETERS = 'profile: str = "quick"  # which results\nseed: int = 5'
 
 
@@ -35,7 +36,7 @@ def notebook(monkeypatch, tmp_path, results):
         cells = [new_markdown_cell("# A table\n\n[another](other_table.ipynb)"),
                  new_code_cell(parameters, metadata={"tags": ["parameters"]}), *map(new_code_cell, sources)]
         path = tmp_path / "notebooks" / "tables" / f"{name}.ipynb"
-        nbformat.write(new_notebook(cells=cells, metadata={"language_info": {"name": "python"}}), path)
+        nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), path)
         return path
 
     return write
@@ -168,11 +169,10 @@ def test_clean_takes_out_what_differs_between_runs():
     code = new_code_cell("run()", outputs=[bar, kept[0], widget, *kept[1:]],
                          metadata={"tags": ["parameters"], "execution": {"iopub.execute_input": "2026-01-01T00:00:00"},
                                    "papermill": {"duration": 0.1, "start_time": "2026-01-01"}})
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     cleaned = batch.clean(new_notebook(cells=[new_markdown_cell("text", metadata={"papermill": {"duration": 1}}), code],
-                                       metadata={"kernelspec": kernel, "widgets": {"state": {}},
+                                       metadata={"kernelspec": KERNEL, "widgets": {"state": {}},
                                                  "papermill": {"input_path": "/somewhere/tiny.ipynb"}}))
-    assert cleaned.metadata == {"kernelspec": kernel}
+    assert cleaned.metadata == {"kernelspec": KERNEL}
     assert [item.metadata for item in cleaned.cells] == [{}, {"tags": ["parameters"]}]
     assert cleaned.cells[1].outputs == kept
 
@@ -233,7 +233,7 @@ def test_failing_notebook_on_the_command_line(notebook, capsys):
 
 def test_exit_code_of_the_module():
     command = [sys.executable, "-m", "reprolib", "train", "table99", "7-P1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=store.ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=store.ROOT)
     assert done.returncode == 1 and done.stderr.startswith("error: unknown table 'table99'") and not done.stdout
 
 
@@ -251,7 +251,7 @@ def snakemake(tmp_path_factory):
 
     def dry_run(*config: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "snakemake", "--dry-run", "--nolock", "--cores", "1", "--printshellcmds"]
-        return subprocess.run([*command, *(["--config", *config] if config else [])], cwd=copy, timeout=60, text=True,
+        return subprocess.run([*command, *(["--config", *config] if config else [])], cwd=copy, timeout=300, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     return dry_run

@@ -389,12 +389,13 @@ def test_settings_reach_trainings_and_attacks():
     assert [(a.steps, a.restarts, a.alpha) for a in pgd] == [(20, 3, 0.0375)]
 
 
-def test_an_engine_that_cannot_do_a_tables_losses_is_refused_before_any_training():
-    message = sentence(Plan, TABLE06, changed(LARGE, engine="torchattacks"))
-    assert "torchattacks" in message and "margin" in message and "choose engine 'reprolib'" in message
-    logits = TABLE06.model_copy(update={"losses": ["logits"]})
-    plan = Plan(logits, changed(LARGE, engine="torchattacks", last_iterate_size=10_000))
-    assert {job.evaluation.engine for job in plan.jobs} == {"torchattacks"}
+def test_with_torchattacks_as_the_engine_a_plan_asks_for_what_it_can_do_and_nothing_else():
+    plan = Plan(TABLE06, changed(LARGE, engine="torchattacks"))
+    found = {(job.evaluation.engine, job.evaluation.attack.loss, job.evaluation.decision, job.evaluation.size)
+             for job in plan.jobs}
+    assert found == {("torchattacks", "logits", "last", 10_000)}
+    assert {(job.column, job.attack) for job in plan.jobs} == {(c, a) for c in TABLE06.columns for a in TABLE06.attacks}
+    assert plan.trainings == Plan(TABLE06, LARGE).trainings
 
 
 @pytest.mark.parametrize("loss, decision", [("margin", "last"), ("probabilities", "last"), ("logits", "any")])

@@ -100,8 +100,10 @@ def main(arguments: list[str] | None = None) -> int:
     if options.check:
         different = differences(arrays)
         if different:
-            print(f"{SAMPLE.name} is not what this script draws: {', '.join(different)}; run it without --check",
-                  file=sys.stderr)
+            print(
+                f"{SAMPLE.name} is not what this script draws: {', '.join(different)}; run it without --check",
+                file=sys.stderr,
+            )
             return 1
         print(f"{SAMPLE.name} and {LICENCE.name} are what this script draws")
         return 0
@@ -110,8 +112,10 @@ def main(arguments: list[str] | None = None) -> int:
     SAMPLE.parent.mkdir(exist_ok=True)
     SAMPLE.write_bytes(buffer.getvalue())
     LICENCE.write_text(LICENCE_TEXT)
-    print(f"wrote {SAMPLE.name}: {len(arrays['train_labels'])} training and {len(arrays['test_labels'])} test images, "
-          f"{len(buffer.getvalue()) / 1e6:.2f} MB")
+    print(
+        f"wrote {SAMPLE.name}: {len(arrays['train_labels'])} training and {len(arrays['test_labels'])} test images, "
+        f"{len(buffer.getvalue()) / 1e6:.2f} MB"
+    )
     return 0
 
 

@@ -19,7 +19,9 @@ from reprolib import batch
 def main(names: list[str]) -> None:
     for path in [batch.find_notebook(name) for name in names] or sorted(batch.NOTEBOOKS.rglob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
-        NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": path.parent}}).execute()
+        NotebookClient(
+            notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": path.parent}}
+        ).execute()
         notebook.metadata["kernelspec"]["display_name"] = "Python 3"
         notebook.metadata["language_info"] = {"name": "python"}
         nbformat.write(batch.clean(notebook), path)

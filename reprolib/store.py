@@ -93,7 +93,8 @@ class Store:
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}
-                tensors = {k: file.get_tensor(k) for k in file.keys()}
+                # copies: a tensor that still maps the file kills the process if someone cuts the file off later
+                tensors = {k: file.get_tensor(k).clone() for k in file.keys()}
             meta = json.loads(header["meta"])
             intact = header[CHECKSUM] == _checksum(tensors, meta)
         except KeyError as error:

@@ -18,9 +18,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.step(options) or 0
+    except specs.SpecError as error:  # before the others, whose import takes seconds
+        message = error
     except _expected_errors() as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        message = error
+    print(f"error: {message}", file=sys.stderr)
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,7 +50,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     """Errors whose message is all that a reader needs; anything else keeps its traceback."""
     from reprolib import batch, data, report, store
 
-    return specs.SpecError, store.StoreError, data.DataError, report.RecordError, batch.NotebookError
+    return store.StoreError, data.DataError, report.RecordError, batch.NotebookError
 
 
 def _plan(options: argparse.Namespace) -> specs.Plan:

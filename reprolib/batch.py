@@ -136,4 +136,4 @@ def _failure(path: Path, attempt: Path, error: Exception) -> str:
     cell = getattr(error, "exec_count", None)
     where = f"in cell {cell}" if cell else "while it ran"
     see = f"; see {report.shown(attempt)}" if os.path.exists(attempt) else ""
-    return f"{path.stem} failed {where}: {name}: {value}{see}"
+    return f"{path.stem} failed {where}: {name}: {' '.join(str(value).split())}{see}"

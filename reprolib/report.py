@@ -124,7 +124,8 @@ def _masks(jobs: list[specs.Job], plan: Plan, dataset: data.Dataset, artefacts: 
         loss, decision = job.evaluation.attack.loss, job.evaluation.decision
         if len(attacked.correct) == plan.test_size:
             found["Clean", "clean", ""] = attacked.correct
-            found[job.attack, loss, "any"] = attacked.robust("any")
+            if job.evaluation.engine == "reprolib":  # torchattacks looks at the last iterate only
+                found[job.attack, loss, "any"] = attacked.robust("any")
         if decision == "last":
             found[job.attack, loss, "last"] = attacked.robust("last")
         if loss == "probabilities" and job.evaluation.attack.restarts > 0:
@@ -276,8 +277,8 @@ def frame(cells: list[dict]) -> pd.DataFrame:
 
 
 def number(found: dict) -> str:
-    """A measured number with its interval, for people: 12.34 [11.9, 12.8]."""
-    return f"{found['value']:.2f} [{found['low']:.1f}, {found['high']:.1f}]"
+    """A measured number with its interval, for people: 12.34 [11.71, 12.99]."""
+    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
 
 def table(
@@ -544,6 +545,8 @@ def plot_attacks(
                         yerr=[[max(value - low, 0)], [max(high - value, 0)]],
                         error_kw={"linewidth": 0.8},
                     )
+                    if protocol == "sound":  # a bar of height 0 would look like a missing one
+                        axis.text(place + 0.26, high + 1, f"{value:.1f}", ha="center", size=8, color=PALETTE[protocol])
         printed = [ledger.get(f"{prefix}.{attack}.{column}") for column in columns]
         axis.plot(
             [i for i, p in enumerate(printed) if p],

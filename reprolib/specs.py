@@ -364,6 +364,8 @@ def load_grid(name: str) -> Grid:
 def attacks_of(dataset: str) -> dict[str, Attack]:
     """Table 2's attacks on a data set, by their printed names."""
     table = read_yaml(PARAMS / "tables" / "table02_attack_parameters.yaml")
+    if dataset not in table:
+        raise SpecError(suggest(dataset, list(table), "data set"))
     return {name: Attack(**fields) for name, fields in table[dataset].items()}
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from reprolib import report, specs
+from reprolib import claims, report, specs
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
@@ -110,3 +110,12 @@ def test_the_readme_shows_the_results_as_they_are():
 def test_the_readme_begins_with_the_two_commands():
     text = report.README.read_text(encoding="utf-8")
     assert text.index("make tables") < text.index("make test") < text.index("\n## ")
+
+
+def test_every_percentage_among_the_findings_is_measured_or_printed():
+    text = report.README.read_text(encoding="utf-8").split("## What was found so far")[1].split("\n![")[0]
+    known = {f"{c['value']:.2f}" for path in RECORDS for c in report.read_record(path)["cells"] if c["value"] is not None}
+    known |= {f"{claim.printed:.2f}" for claim in claims.load_claims().values() if isinstance(claim.printed, (int, float))}
+    found = re.findall(r"\d+\.\d\d", text)
+    assert len(found) >= 5
+    assert set(found) <= known

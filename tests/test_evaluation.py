@@ -408,4 +408,4 @@ def test_progress_can_be_seen(plan, tiny, tmp_path, capfd):
 def test_the_plans_data(plan):
     dataset = evaluation.load_dataset(plan)
     assert dataset.name == plan.dataset == "fashion-mnist-sample"
-    assert len(dataset.train) == plan.train_size == 1000 and len(dataset.test) == 1000
+    assert len(dataset.train) == plan.train_size == plan.settings.train_size and len(dataset.test) == 1000

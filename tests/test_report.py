@@ -574,7 +574,7 @@ def test_table_shows_the_printed_number_beside_ours(cells):
             assert float(printed[column]) == LEDGER[f"T6.{attack}.{column}"].printed
     sound = line(table, "FGSM", "sound", "any")
     found = numbers(cells, row="FGSM", column="7-P1", epoch=20, protocol="sound")
-    assert sound["7-P1"] == f"20.00 [{found['low']:.1f}, {found['high']:.1f}]" and sound["images"] == str(TEST)
+    assert sound["7-P1"] == f"20.00 [{found['low']:.2f}, {found['high']:.2f}]" and sound["images"] == str(TEST)
     assert line(table, "IFGSM", "margin", "last")["images"] == str(LAST)
     assert line(table, "Clean", "clean")["7-P1"].startswith("80.00")  # of epoch 20, not of 10 or 30
 

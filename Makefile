@@ -19,7 +19,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION = 1
 .PHONY: tables test lab readme
 tables: $(READY)
 	@$(BIN)/snakemake --cores $(JOBS) --resources gpu=$(or $(GPUS),$(JOBS)) --keep-going --rerun-incomplete --nolock \
-	  --quiet all --config profile=$(PROFILE) only=$(ONLY) $(if $(DRY_RUN),--dry-run) \
+	  $(if $(DRY_RUN),--dry-run --quiet rules host,--quiet all) --config profile=$(PROFILE) only=$(ONLY) \
 	  $(if $(DRY_RUN),,&& echo "Done: results are in results/$(PROFILE)/. Open $$(ls results/$(PROFILE)/$(ONLY)*.html | head -n 1)")
 
 test: $(READY)

@@ -9,20 +9,29 @@ sys.path.insert(0, workflow.basedir)
 from reprolib import specs
 
 PROFILE = config.get("profile", "quick")
-ONLY = config.get("only", "")
+ONLY = str(config.get("only") or "")  # the beginning of a notebook's name
 DONE = f"results/{PROFILE}/.done"
 SOURCES = [*Path("reprolib").glob("*.py"), *Path("params").rglob("*.yaml")]
 NOTEBOOKS = {p.stem: str(p) for p in sorted(Path("notebooks").rglob("*.ipynb")) if ".ipynb_checkpoints" not in p.parts}
-WANTED = [name for name in NOTEBOOKS if name.startswith(str(ONLY))]
-settings = specs.load_profile(PROFILE)
-if not WANTED:
-    raise specs.SpecError(specs.suggest(ONLY, list(NOTEBOOKS), "notebook"))
+WANTED = [name for name in NOTEBOOKS if name.startswith(ONLY)]
 
-# A process of its own pays from minutes of work on; the quick notebooks compute their few seconds themselves.
-PLANS = {}
-if PROFILE != "quick":
-    PLANS = {name: specs.Plan(specs.load_grid(name), settings)
-             for name in NOTEBOOKS if Path(f"params/tables/{name}.yaml").exists() and name != "table02_attack_parameters"}
+
+def plans():
+    """A plan for every table with a grid. A process of its own pays from minutes of work on; the quick notebooks compute
+    their few seconds themselves."""
+    settings = specs.load_profile(PROFILE)
+    if not WANTED:
+        raise specs.SpecError(specs.suggest(ONLY, [name.split("_")[0] for name in NOTEBOOKS if name[0].isalpha()], "notebook"))
+    tables = [name for name in NOTEBOOKS if Path(f"params/tables/{name}.yaml").exists() and name not in NO_GRID]
+    return {} if PROFILE == "quick" else {name: specs.Plan(specs.load_grid(name), settings) for name in tables}
+
+
+NO_GRID = {"table02_attack_parameters"}  # a list of attacks, not a table of measurements
+try:
+    PLANS = plans()
+except specs.SpecError as error:  # snakemake would wrap the sentence in a traceback, or be quiet about it
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(1)
 
 
 def stamps(name):

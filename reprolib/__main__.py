@@ -96,7 +96,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _notebook(options: argparse.Namespace) -> None:
     from reprolib import batch
 
-    print(batch.run_notebook(options.path, options.profile))
+    print(f"{batch.find_notebook(options.path).stem}: started", flush=True)
+    print(batch.run_notebook(options.path, options.profile), flush=True)
 
 
 def _readme(options: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ def plans():
     their few seconds themselves."""
     settings = specs.load_profile(PROFILE)
     if not WANTED:
-        raise specs.SpecError(specs.suggest(ONLY, [name.split("_")[0] for name in NOTEBOOKS if name[0].isalpha()], "notebook"))
+        raise specs.SpecError(specs.suggest(ONLY, [*(name.split("_")[0] for name in NOTEBOOKS), *NOTEBOOKS], "notebook"))
     tables = [name for name in NOTEBOOKS if Path(f"params/tables/{name}.yaml").exists() and name not in NO_GRID]
     return {} if PROFILE == "quick" else {name: specs.Plan(specs.load_grid(name), settings) for name in tables}
 

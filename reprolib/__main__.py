@@ -96,6 +96,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _notebook(options: argparse.Namespace) -> None:
     from reprolib import batch
 
+    specs.load_profile(options.profile)  # a wrong name should say so before anything else is said
     print(f"{batch.find_notebook(options.path).stem}: started", flush=True)
     print(batch.run_notebook(options.path, options.profile), flush=True)
 

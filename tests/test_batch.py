@@ -270,8 +270,9 @@ def steps_in(done: subprocess.CompletedProcess) -> list:
     return [cli._parser().parse_args(shlex.split(command)) for command in commands]
 
 
-def test_quick_batch_runs_every_notebook_and_the_scoreboard_last(snakemake):
-    done = snakemake()
+@pytest.mark.parametrize("config", [(), ("profile=quick", "only=")], ids=["bare", "as make says it"])
+def test_quick_batch_runs_every_notebook_and_the_scoreboard_last(snakemake, config):
+    done = snakemake(*config)
     notebooks = sorted(path.stem for path in batch.NOTEBOOKS.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
     assert jobs_in(done) == {"notebook": len(notebooks), "all": 1}
     steps = steps_in(done)

@@ -6,6 +6,7 @@ after a timeout or a dead kernel it calls cells completed that never ran.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 import nbformat
 import papermill
 from jupyter_client import AsyncKernelManager
+from jupyter_core.utils import run_sync
 from nbconvert import HTMLExporter
 
 from reprolib import report, specs, store
@@ -59,7 +61,7 @@ def run_notebook(name: str | Path, profile: str) -> str:
     attempt, record = folder / f"{path.stem}.failed.ipynb", folder / f"{path.stem}.json"
     started = time.time()
     try:
-        with tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
+        with tempfile.TemporaryDirectory(prefix="kernel-") as sockets, _kernel(sockets) as kernel:
             papermill.execute_notebook(
                 str(path),
                 str(attempt),
@@ -67,7 +69,7 @@ def run_notebook(name: str | Path, profile: str) -> str:
                 kernel_name="python3",
                 progress_bar=False,
                 cwd=str(path.parent),
-                km=_kernel(sockets),
+                km=kernel,
             )
     except Exception as error:  # whatever stopped the kernel: the reader needs the cell and the way to it
         raise NotebookError(_failure(path, attempt, error)) from None
@@ -80,9 +82,15 @@ def run_notebook(name: str | Path, profile: str) -> str:
     return f"{path.stem}: {time.time() - started:.0f} s, {report.shown(folder / path.stem)}.html"
 
 
-def _kernel(sockets: str) -> AsyncKernelManager:
+@contextlib.contextmanager
+def _kernel(sockets: str):
     """A kernel on sockets in a folder of its own: notebooks that start together would race for ports or file names."""
-    return AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
+    manager = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
+    try:
+        yield manager
+    finally:  # papermill leaves a kernel that it was given running
+        if manager.has_kernel:
+            run_sync(manager.shutdown_kernel)(now=True)
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

@@ -228,7 +228,7 @@ def test_failing_notebook_on_the_command_line(notebook, capsys):
     notebook("tiny", "raise ValueError('first line\\nsecond line')")
     assert cli.main(["notebook", "tiny"]) == 1
     out, err = capsys.readouterr()
-    assert out == "" and "tiny failed in cell" in err and "ValueError: first line" in err
+    assert out == "tiny: started\n" and "tiny failed in cell" in err and "ValueError: first line" in err
 
 
 def test_exit_code_of_the_module():

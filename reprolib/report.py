@@ -188,7 +188,7 @@ def provenance(
     """Where a record's numbers come from; no machine paths and no dates, so that equal runs give equal records."""
     origin = {
         "commit": _git("rev-parse", "HEAD") or "unknown",
-        "dirty": bool(_git("status", "--porcelain", "-uno")),
+        "dirty": bool(_git("status", "--porcelain", "-uno", "--", ".", ":!results")),
         "profile": settings.folder,
         "settings": settings.content(),
         "seeds": [settings.seed],
@@ -773,9 +773,18 @@ def save_networks(plan: Plan, dataset: data.Dataset, artefacts: store.Store) -> 
         meta = {"model": spec.model, "epoch": str(epoch), "training": json.dumps(spec.content(), sort_keys=True)}
         tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
         path = RESULTS / plan.settings.folder / "checkpoints" / f"{column.replace(' ', '_')}.safetensors"
-        store.write_atomically(path, safetensors.torch.save(tensors, meta))
+        if not _holds(path, tensors):  # safetensors orders its header at random: don't rewrite what is the same
+            store.write_atomically(path, safetensors.torch.save(tensors, meta))
         written.append(path)
     return written
+
+
+def _holds(path: Path, tensors: dict[str, Tensor]) -> bool:
+    try:
+        found = load_network(path).state_dict()
+    except RecordError:
+        return False
+    return found.keys() == tensors.keys() and all(torch.equal(found[name], tensors[name]) for name in found)
 
 
 def load_network(path: str | Path) -> torch.nn.Module:

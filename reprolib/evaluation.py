@@ -13,7 +13,7 @@ from reprolib import attacks, data, training
 from reprolib.specs import Evaluation, Plan
 from reprolib.store import Store, key
 
-CODE = ("reprolib.attacks", "reprolib.streams", "reprolib.models")  # what an attack's outcome depends on
+CODE = tuple(f"reprolib.{name}" for name in ("attacks", "streams", "models", "winograd"))  # behind an outcome
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reprolib import winograd
+
 
 class Normalize(nn.Module):
     """Subtract the training set's mean and divide by its standard deviation, per channel."""
@@ -35,11 +37,23 @@ class FMNISTConv(nn.Module):
         self.fc = nn.Linear(128, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = F.relu(_conv_on_quarters(F.pad(self.normalize(images), (3, 3, 3, 3)), self.conv1))
-        x = F.relu(self.conv2(x))
+        x = _conv_on_quarters(F.pad(self.normalize(images), (3, 3, 3, 3)), self.conv1)
+        if images.is_cuda or torch.is_autocast_enabled(images.device.type):
+            x = self.conv2(F.relu(x)).permute(2, 3, 0, 1).flatten(0, 1)
+        else:
+            x = self._conv2_by_winograd(x)
         # 5x5 filters on a 5x5 map are a matrix product, several times faster as such on a CPU
-        x = F.relu(F.linear(x.flatten(1), self.conv3.weight.flatten(1), self.conv3.bias))
+        x = F.relu(x).transpose(0, 1).flatten(1)
+        x = F.relu(F.linear(x, self.conv3.weight.permute(0, 2, 3, 1).flatten(1), self.conv3.bias))
         return self.fc(x)
+
+    def _conv2_by_winograd(self, x: Tensor) -> Tensor:
+        """relu(x) [B, 64, 14, 14] through the 6x6 filters of stride 2, as 3x3 filters of stride 1 on four times the
+        channels -> [25, B, 128]. Float32 on CPUs only: elsewhere libraries are faster, and bfloat16 is too coarse.
+        """
+        maps = F.relu(x).permute(0, 2, 3, 1).reshape(-1, 7, 2, 7, 2, 64).permute(1, 3, 0, 2, 4, 5).reshape(49, -1, 256)
+        filters = self.conv2.weight.unflatten(3, (3, 2)).unflatten(2, (3, 2)).permute(2, 4, 3, 5, 1, 0)
+        return winograd.convolve(maps, filters.reshape(9, 256, 128)) + self.conv2.bias
 
 
 def _conv_on_quarters(x: Tensor, conv: nn.Conv2d) -> Tensor:

@@ -54,6 +54,8 @@ class Training(Record):
     optimizer: Literal["adam", "rmsprop"]
     lr: Annotated[float, Field(gt=0)]
     batch_size: Count
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of a label that goes to all classes alike
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # added to the gradient, times the weight
     copies: Literal["none", "unmodified", "patched"] = "none"  # what stands beside each image in an epoch
     patch_size: Literal[7, 11] | None = None  # n of n-Pk
     patch_count: Literal[1, 2] | None = None  # k of n-Pk
@@ -177,6 +179,8 @@ class Recipe(Record):
     optimizer: Literal["adam", "rmsprop"]
     lr: Annotated[float, Field(gt=0)]
     batch_size: Count
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
 
 
 class Column(Record):

@@ -7,6 +7,7 @@ the patches are the only difference.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 
@@ -19,7 +20,9 @@ from reprolib import data, models, patches
 from reprolib.specs import Training
 from reprolib.store import Store, key
 
-CODE = ("reprolib.training", "reprolib.patches", "reprolib.models", "reprolib.streams")  # what a checkpoint depends on
+CODE = tuple(
+    f"reprolib.{name}" for name in ("training", "patches", "models", "winograd", "streams")
+)  # behind a checkpoint
 SAVE_EVERY = 5.0  # seconds of training that a killed process may lose
 SATURATED = 1e-7  # a true-class probability above 1 minus this counts as saturated
 
@@ -61,7 +64,20 @@ def train(spec: Training, epochs: list[int], dataset: data.Dataset, store: Store
     with store.lock(name):
         missing = [e for e in epochs if not store.has(f"{name}/epoch-{e:04d}")]
         if missing:
-            _Run(spec, dataset, store, name, progress).until(sorted(missing))
+            with _flushed_denormals():
+                _Run(spec, dataset, store, name, progress).until(sorted(missing))
+
+
+@contextlib.contextmanager
+def _flushed_denormals():
+    """Numbers below 1e-38 become 0 inside: as a network saturates, its gradients sink that low, and a CPU takes twice
+    the time for an epoch of them. Attacks go without, since for them an exactly zero gradient is a finding.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 class _Run:
@@ -136,7 +152,7 @@ class _Run:
             images = patches.paste(images, self.patches[rows], numbers >= len(self.dataset.train))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=has_fast_bfloat16(self.device)):
             logits = self.model(images.float() / 255)
-        loss = F.cross_entropy(logits.float(), labels)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.spec.label_smoothing)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -176,8 +192,8 @@ class _Run:
 def _optimizer(spec: Training, model: nn.Module) -> torch.optim.Optimizer:
     """Adam or RMSprop with Keras' constants, since the paper's settings are not printed and its wording fits Keras."""
     if spec.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=spec.lr, eps=1e-7)
-    return torch.optim.RMSprop(model.parameters(), lr=spec.lr, alpha=0.9, eps=1e-7)
+        return torch.optim.Adam(model.parameters(), lr=spec.lr, eps=1e-7, weight_decay=spec.weight_decay)
+    return torch.optim.RMSprop(model.parameters(), lr=spec.lr, alpha=0.9, eps=1e-7, weight_decay=spec.weight_decay)
 
 
 @torch.no_grad()

@@ -112,14 +112,6 @@ def test_normalisation_is_fixed(name):
     assert {key for key in before if torch.equal(before[key], after[key])} == {"normalize.mean", "normalize.std"}
 
 
-def test_spatial_sizes_of_fmnistconv():
-    model, sizes = models.build("fmnistconv"), []
-    model.fc.register_forward_pre_hook(lambda module, inputs: sizes.append(tuple(inputs[0].shape[1:])))
-    model.conv2.register_forward_pre_hook(lambda module, inputs: sizes.append(tuple(inputs[0].shape[1:])))
-    model(pictures("fmnistconv"))
-    assert sizes == [(64, 14, 14), (128,)]
-
-
 @pytest.mark.parametrize("name, widths", [("cifarconv", (32, 64, 64)), ("cifarconv-empir", (32, 32, 64))])
 def test_spatial_sizes_of_cifarconv(name, widths):
     model, sizes = models.build(name), []

@@ -421,3 +421,9 @@ def test_clean_accuracy_evaluates_without_dropout_and_leaves_the_mode(mode):
     model = nn.Sequential(Chosen([row(4, 10.0)] * 200), nn.Dropout(0.9)).train(mode)
     assert training.clean_accuracy(model, numbered([4] * 200)) == (100.0, 0.0)
     assert [module.training for module in model.modules()] == [mode] * 3
+
+
+def test_denormal_numbers_are_back_after_training(tiny, store):
+    """Training flushes them to zero for speed; an attack counts exactly zero gradients and must see them."""
+    training.train(PLAIN, [1], tiny, store, progress=False)
+    assert float(torch.tensor(1e-40) * 1) > 0

@@ -5,8 +5,9 @@ import multiprocessing
 
 import pytest
 import torch
+from torch import nn
 
-from reprolib import data
+from reprolib import attacks, data
 
 torch.set_num_threads(1)  # the same sums in the same order everywhere, and no fight over the cores
 
@@ -48,3 +49,52 @@ def processes():
     # torch's optimisers import torch._dynamo at their first use, which takes seconds
     context.set_forkserver_preload(["pytest", "reprolib.training", "torch._dynamo"])
     return context
+
+
+TOY_EPS = 0.1  # radius at which the brittle network keeps nothing and the sturdy one three quarters
+
+
+def toy_task(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """8x8 images of five classes with two cues: a strong one that is right in 88 of 100, and a weak one that always is.
+
+    The weak one is smaller than TOY_EPS, so a network that leans on it is easily fooled, and one that ignores it isn't.
+    """
+    patterns = torch.randint(0, 2, (2, 5, 1, 8, 8), generator=torch.Generator().manual_seed(9))
+    strong, weak = (2 * patterns - 1).float()
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 5, (count,), generator=generator)
+    other = torch.randint(0, 5, (count,), generator=generator)
+    shown = torch.where(torch.rand(count, generator=generator) < 0.85, labels, other)
+    noise = torch.randn(count, 1, 8, 8, generator=generator)
+    return (0.5 + 0.14 * strong[shown] + 0.06 * weak[labels] + 0.06 * noise).clamp(0, 1), labels
+
+
+def toy_network(steps: int, adversarially: bool) -> nn.Module:
+    """Trained by hand: the first import of torch's optimisers takes many seconds."""
+    images, labels = toy_task(1024, seed=1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 5))
+    for step in range(steps):
+        attack = attacks.pgd(net, TOY_EPS, TOY_EPS / 3, 5, 1, loss="logits", decision="last", seed=step, slots=1024)
+        shown = attack(images, labels) if adversarially else images
+        gradients = torch.autograd.grad(nn.functional.cross_entropy(net(shown), labels), list(net.parameters()))
+        with torch.no_grad():
+            for parameter, gradient in zip(net.parameters(), gradients, strict=True):
+                parameter -= 0.3 * gradient
+    return net.eval()
+
+
+@pytest.fixture(scope="session")
+def brittle() -> nn.Module:
+    return toy_network(3000, adversarially=False)
+
+
+@pytest.fixture(scope="session")
+def sturdy() -> nn.Module:
+    return toy_network(300, adversarially=True)
+
+
+@pytest.fixture(scope="session")
+def held_out() -> tuple[torch.Tensor, torch.Tensor]:
+    return toy_task(200, seed=2)

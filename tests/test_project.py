@@ -16,7 +16,7 @@ from reprolib import claims, report, specs
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     {"specs", "claims", "store"},
-    {"attacks", "patches", "models", "data", "streams", "winograd"},
+    {"attacks", "patches", "models", "data", "streams", "winograd", "autoattack", "probes"},
     {"evaluation", "training", "defenses"},
     {"report", "diagnostics"},
     {"batch"},

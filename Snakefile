@@ -17,16 +17,14 @@ WANTED = [name for name in NOTEBOOKS if name.startswith(ONLY)]
 
 
 def plans():
-    """A plan for every table with a grid. A process of its own pays from minutes of work on; the quick notebooks compute
+    """A plan for every grid. A process of its own pays from minutes of work on; the quick notebooks compute
     their few seconds themselves."""
     settings = specs.load_profile(PROFILE)
     if not WANTED:
         raise specs.SpecError(specs.suggest(ONLY, [*(name.split("_")[0] for name in NOTEBOOKS), *NOTEBOOKS], "notebook"))
-    tables = [name for name in NOTEBOOKS if Path(f"params/tables/{name}.yaml").exists() and name not in NO_GRID]
-    return {} if PROFILE == "quick" else {name: specs.Plan(specs.load_grid(name), settings) for name in tables}
+    return {} if PROFILE == "quick" else {name: specs.Plan(specs.load_grid(name), settings) for name in specs.grid_names()}
 
 
-NO_GRID = {"table02_attack_parameters"}  # a list of attacks, not a table of measurements
 try:
     PLANS = plans()
 except specs.SpecError as error:  # snakemake would wrap the sentence in a traceback, or be quiet about it
@@ -35,11 +33,16 @@ except specs.SpecError as error:  # snakemake would wrap the sentence in a trace
 
 
 def stamps(name):
-    """The attack stamps that a notebook waits for, one per (column, epoch, attack)."""
-    if name not in PLANS:
+    """The attack stamps that a notebook waits for, one per (grid, column, epoch, attack)."""
+    if name in PLANS:
+        wanted = {name: PLANS[name].jobs}
+    elif PLANS and name in specs.view_names():
+        view = specs.load_view(name)
+        wanted = {grid: view.jobs(PLANS[grid]) for grid in view.grids}
+    else:
         return []
-    jobs = {(job.column, job.evaluation.epoch, job.attack) for job in PLANS[name].jobs}
-    return [f"{DONE}/{name}/{column}/{epoch}-{attack}" for column, epoch, attack in sorted(jobs)]
+    jobs = {(grid, job.column, job.evaluation.epoch, job.attack) for grid in wanted for job in wanted[grid]}
+    return [f"{DONE}/{grid}/{column}/{epoch}-{attack}" for grid, column, epoch, attack in sorted(jobs)]
 
 
 def parent_stamp(wildcards):

@@ -72,17 +72,18 @@ def _evaluate(options: argparse.Namespace) -> None:
     from reprolib import evaluation, store
 
     plan = _plan(options)
-    attacks = list(dict.fromkeys(job.attack for job in plan.jobs))
+    planned = [*plan.jobs, *plan.epoch_jobs, *plan.ensemble_jobs]
+    attacks = list(dict.fromkeys(job.attack for job in planned))
     if options.attack not in attacks:
         raise specs.SpecError(specs.suggest(options.attack, attacks, "attack"))
     jobs = [
         job.evaluation
-        for job in plan.jobs
+        for job in planned
         if (job.column, job.evaluation.epoch, job.attack) == (options.column, options.epoch, options.attack)
     ]
     if not jobs:
         epochs = sorted(
-            {job.evaluation.epoch for job in plan.jobs if (job.column, job.attack) == (options.column, options.attack)}
+            {job.evaluation.epoch for job in planned if (job.column, job.attack) == (options.column, options.attack)}
         )
         raise specs.SpecError(
             f"{options.table} has no attack {options.attack!r} on {options.column!r} at epoch "

@@ -6,11 +6,12 @@ import time
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from reprolib import attacks, data, training
-from reprolib.specs import Evaluation, Plan
+from reprolib.autoattack import STANDARD, AutoAttack, Probabilities
+from reprolib.specs import ENSEMBLE, Evaluation, Job, Plan
 from reprolib.store import Store, key
 
 CODE = tuple(f"reprolib.{name}" for name in ("attacks", "streams", "models", "winograd"))  # behind an outcome
@@ -35,7 +36,8 @@ class Outcome:
 def artefact(spec: Evaluation, dataset: data.Dataset) -> str:
     """Name of an evaluation's outcome in the store; it changes with the checkpoint's own key."""
     record = spec.content() | {"checkpoint": training.artefact(spec.training, dataset)}
-    return f"evaluation/{key('evaluation', record, dataset.checksum, CODE)}"
+    code = (*CODE, "reprolib.autoattack") if spec.attack.name in ENSEMBLE else CODE
+    return f"evaluation/{key('evaluation', record, dataset.checksum, code)}"
 
 
 def outcome(spec: Evaluation, dataset: data.Dataset, store: Store) -> Outcome:
@@ -57,15 +59,16 @@ def evaluate(spec: Evaluation, dataset: data.Dataset, store: Store, *, progress:
 
 def _run(spec: Evaluation, dataset: data.Dataset, store: Store, name: str, progress: bool) -> None:
     model = training.checkpoint(spec.training, spec.epoch, dataset, store).model
-    loop = spec.attack.loop()
-    attack = attacks.LinfAttack(model, **loop, decision=spec.decision, seed=spec.seed)
-    engine = attacks.run_torchattacks if spec.engine == "torchattacks" else attacks.LinfAttack.run
+    attack = _attack(spec, model)
+    engine = attacks.run_torchattacks if spec.engine == "torchattacks" else type(attack).run
     images, labels = dataset.test.images[: spec.size].float() / 255, dataset.test.labels[: spec.size]
     resume, before = _unfinished(store, name, images)
     started = time.monotonic()
     device = training.device_name(images.device)
 
-    label = f"{training.describe(spec.training)} epoch {spec.epoch}: {spec.attack.name} {loop['loss']} {spec.decision}"
+    label = (
+        f"{training.describe(spec.training)} epoch {spec.epoch}: {spec.attack.name} {spec.attack.loss} {spec.decision}"
+    )
     with tqdm(total=len(images), desc=label, unit="image", disable=not progress) as bar:
 
         def save(result: attacks.AttackResult, to: str = f"{name}-unfinished") -> None:
@@ -82,6 +85,14 @@ def _run(spec: Evaluation, dataset: data.Dataset, store: Store, name: str, progr
     store.path(f"{name}-unfinished").unlink(missing_ok=True)
 
 
+def _attack(spec: Evaluation, model: nn.Module) -> attacks.LinfAttack | AutoAttack:
+    if spec.attack.name in ENSEMBLE:
+        given = Probabilities(model) if spec.attack.loss == "probabilities" else model
+        parts = STANDARD if spec.attack.name == "autoattack" else ("Square",)
+        return AutoAttack(given, spec.attack.eps, spec.seed, parts)
+    return attacks.LinfAttack(model, **spec.attack.loop(), decision=spec.decision, seed=spec.seed)
+
+
 def _unfinished(store: Store, name: str, images: Tensor) -> tuple[attacks.AttackResult | None, float]:
     """An interrupted evaluation's result so far and its seconds, or nothing."""
     if not store.has(f"{name}-unfinished"):
@@ -90,16 +101,24 @@ def _unfinished(store: Store, name: str, images: Tensor) -> tuple[attacks.Attack
     return attacks.AttackResult(**tensors, adversarial=images.clone(), calls=meta["calls"]), meta["seconds"]
 
 
-def run_plan(plan: Plan, dataset: data.Dataset, store: Store, *, progress: bool = True) -> None:
-    """Do what a plan asks for and the store lacks: all trainings, then all attacks. Progress is one bar each."""
+def run_plan(
+    plan: Plan, dataset: data.Dataset, store: Store, jobs: list[Job] | None = None, *, progress: bool = True
+) -> None:
+    """Do what a plan asks for and the store lacks: trainings, then attacks. Progress is one bar each.
+
+    jobs: some of the plan's, when not all of `plan.jobs` are wanted; only what they attack is trained.
+    """
+    jobs = plan.jobs if jobs is None else jobs
+    needed = [job.evaluation.training for job in jobs]
+    needed += [spec.parent for spec in needed if spec.parent]
     todo = [
         (spec, epochs)
         for spec, epochs in plan.trainings
-        if not all(store.has(f"{training.artefact(spec, dataset)}/epoch-{e:04d}") for e in epochs)
+        if spec in needed and not all(store.has(f"{training.artefact(spec, dataset)}/epoch-{e:04d}") for e in epochs)
     ]
     for spec, epochs in tqdm(todo, desc="trainings", disable=not progress or not todo):
         training.train(spec, epochs, dataset, store, progress=False)
-    missing = [job.evaluation for job in plan.jobs if not store.has(artefact(job.evaluation, dataset))]
+    missing = [job.evaluation for job in jobs if not store.has(artefact(job.evaluation, dataset))]
     for evaluation in tqdm(missing, desc="attacks", disable=not progress or not missing):
         evaluate(evaluation, dataset, store, progress=False)
 

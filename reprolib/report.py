@@ -23,7 +23,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from reprolib import claims, data, evaluation, models, patches, specs, store, training
+from reprolib import claims, data, evaluation, ladder, models, patches, specs, store, training
+from reprolib.attacks import LinfAttack
+from reprolib.autoattack import STANDARD
 from reprolib.specs import Plan, Settings
 
 RESULTS = store.ROOT / "results"
@@ -83,18 +85,28 @@ def cell(
     }
 
 
-def measure(plan: Plan, dataset: data.Dataset, artefacts: store.Store) -> list[dict]:
+def measure(
+    plan: Plan,
+    dataset: data.Dataset,
+    artefacts: store.Store,
+    jobs: list[specs.Job] | None = None,
+    table: str | None = None,
+) -> list[dict]:
     """Every number of a table from the store: clean, each attack under each loss and both decision rules, and sound.
 
     Sound robust accuracy counts an image only if it survives `margin` and `logits` under any iterate.
+
+    jobs, table: the jobs and the claims (T11) of a table that shows another one's networks; by default the plan's own.
     """
-    ledger, cells = claims.load_claims(), []
+    wanted, table = plan.jobs if jobs is None else jobs, table or plan.grid.table
+    ledger = {name: claim for name, claim in claims.load_claims().items() if name.startswith(f"{table}.")}
+    cells = []
     masks: dict[tuple[str, str, int, str, str], Tensor] = {}  # (row, column, epoch, protocol, decision) -> bool [n]
     for column, (spec, table_epoch) in plan.networks.items():
-        epochs = {job.evaluation.epoch for job in plan.jobs if job.column == column}
+        epochs = {job.evaluation.epoch for job in wanted if job.column == column}
         for epoch in sorted(epochs):
-            jobs = [job for job in plan.jobs if job.column == column and job.evaluation.epoch == epoch]
-            for (row, protocol, decision), mask in _masks(jobs, plan, dataset, artefacts).items():
+            here = [job for job in wanted if job.column == column and job.evaluation.epoch == epoch]
+            for (row, protocol, decision), mask in _masks(here, plan, dataset, artefacts).items():
                 masks[row, column, epoch, protocol, decision] = mask
                 cells += [
                     cell(row, column, epoch, protocol, decision or None, share(mask), plan.settings.seed, claim)
@@ -113,7 +125,55 @@ def measure(plan: Plan, dataset: data.Dataset, artefacts: store.Store) -> list[d
                     plan.settings.seed,
                 )
             )
-    return cells + _text_cells(plan, masks)
+    return cells + (_text_cells(plan, masks) if table == plan.grid.table else [])
+
+
+def measure_ensemble(plan: Plan, dataset: data.Dataset, artefacts: store.Store) -> list[dict]:
+    """A row of Table 9 from the store: clean, under AutoAttack given logits (sound) and given probabilities, and Square.
+
+    Beside each AutoAttack, the share of the images that each of its parts broke.
+    """
+    ledger, cells, ensemble = claims.load_claims(), [], plan.grid.ensemble
+    for job in plan.ensemble_jobs:
+        attacked, given = evaluation.outcome(job.evaluation, dataset, artefacts), job.evaluation.attack.loss
+        protocol = {"logits": "sound", "probabilities": "probabilities"}[given]
+        claim = f"{ensemble.claims}.{ensemble.columns[job.column]}" if job.attack == "AutoAttack" else None
+        rows = {(job.attack, protocol): attacked.robust()}
+        if job.attack == "AutoAttack":
+            rows |= {("Clean", "clean"): attacked.correct} if protocol == "sound" else {}
+            for number, part in enumerate(STANDARD):
+                rows[f"broken by {part}", protocol] = attacked.correct & (attacked.any_run == number)
+        for (row, shown_as), mask in rows.items():
+            cells.append(
+                cell(
+                    row,
+                    job.column,
+                    job.evaluation.epoch,
+                    shown_as,
+                    None if row == "Clean" else "any",
+                    share(mask),
+                    plan.settings.seed,
+                    claim if row == job.attack and claim in ledger else None,
+                )
+            )
+    return cells
+
+
+LADDER_SIZE = 100  # images on which the sanity ladder is climbed
+
+
+def measure_ladder(plan: Plan, dataset: data.Dataset, artefacts: store.Store) -> list[dict]:
+    """The sanity ladder of the plan's PGD with two restarts, on the undefended network, for each loss."""
+    network = training.checkpoint(plan.pretraining, plan.settings.pretrain_epochs, dataset, artefacts).model
+    pgds = [attack for attack in specs.attacks_of(plan.grid.dataset).values() if attack.name == "pgd"]
+    loop = plan.settings.limit(max(pgds, key=lambda attack: attack.eps)).loop() | {"restarts": 2}
+    size = min(LADDER_SIZE, plan.test_size)
+    images, labels = dataset.test.images[:size].float() / 255, dataset.test.labels[:size]
+    return [
+        rung
+        for loss in specs.LOSSES
+        for rung in ladder.climb(LinfAttack(network, **loop | {"loss": loss}, seed=plan.settings.seed), images, labels)
+    ]
 
 
 def _masks(jobs: list[specs.Job], plan: Plan, dataset: data.Dataset, artefacts: store.Store) -> dict:
@@ -184,8 +244,13 @@ def provenance(
     plan: Plan | None = None,
     dataset: data.Dataset | None = None,
     artefacts: store.Store | None = None,
+    jobs: list[specs.Job] | None = None,
 ) -> dict:
-    """Where a record's numbers come from; no machine paths and no dates, so that equal runs give equal records."""
+    """Where a record's numbers come from; no machine paths and no dates, so that equal runs give equal records.
+
+    jobs: those of the plan that the record shows, when not all of `plan.jobs`.
+    """
+    jobs = plan.jobs if plan and jobs is None else jobs
     origin = {
         "commit": _git("rev-parse", "HEAD") or "unknown",
         "dirty": bool(_git("status", "--porcelain", "-uno", "--", ".", ":!results")),
@@ -206,8 +271,9 @@ def provenance(
             "sha256": dataset.checksum,
         }
     if plan is not None:
-        checkpoints = [training.checkpoint(spec, epochs[-1], dataset, artefacts) for spec, epochs in plan.trainings]
-        evaluations = {evaluation.artefact(job.evaluation, dataset): job.evaluation for job in plan.jobs}
+        last = {job.column: job.evaluation for job in sorted(jobs, key=lambda job: job.evaluation.epoch)}
+        checkpoints = [training.checkpoint(e.training, e.epoch, dataset, artefacts) for e in last.values()]
+        evaluations = {evaluation.artefact(job.evaluation, dataset): job.evaluation for job in jobs}
         outcomes = [evaluation.outcome(spec, dataset, artefacts) for spec in evaluations.values()]
         origin["devices"] = sorted({found.device for found in [*checkpoints, *outcomes]})
         origin["seconds"] = {
@@ -433,26 +499,102 @@ def epochs_table(cells: list[dict], plan: Plan) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def table_page(cells: list[dict], plan: Plan, origin: dict) -> str:
-    """A table's Markdown page: every cell, the study along the epochs, and where the numbers come from."""
-    columns = list(plan.networks)
-    epochs = {column: epoch for column, (_, epoch) in plan.networks.items()}
+def source_line(plan: Plan, origin: dict) -> str:
+    """Where the numbers of one plan come from, in two sentences."""
     seconds = ", ".join(f"{name} {value:,.0f} s" for name, value in origin["seconds"].items())
-    source = (
+    return (
         f"{origin['data']['name']} ({origin['data']['source']}, {origin['data']['variant']}), "
         f"{plan.settings.finetune_epochs} epochs of fine-tuning after {plan.settings.pretrain_epochs} of pre-training, "
         f"seed {plan.settings.seed}. Device: {'; '.join(origin['devices'])}. Computing time: {seconds}. "
         f"torch {origin['torch']}, commit {origin['commit'][:10]}."
     )
+
+
+def table_page(cells: list[dict], plan: Plan, origin: dict) -> str:
+    """A table's Markdown page: every cell, and where the numbers come from."""
+    columns = list(plan.networks)
+    epochs = {column: epoch for column, (_, epoch) in plan.networks.items()}
     return "\n\n".join(
         [
             f"# {plan.grid.table.replace('T', 'Table ')}: {plan.grid.model} on {plan.grid.dataset}",
-            "Accuracy in %, with 95 % Wilson intervals; `images` is the number of test images behind a row. " + source,
+            "Accuracy in %, with 95 % Wilson intervals; `images` is the number of test images behind a row. "
+            + source_line(plan, origin),
             markdown(table(cells, columns, epochs, plan.grid.attacks, plan.grid.table)),
-            "## Along the epochs of fine-tuning",
-            markdown(epochs_table(cells, plan)),
         ]
     )
+
+
+def epochs_page(cells: list[dict], plans: dict[str, Plan], origins: list[dict]) -> str:
+    """Table 11's Markdown page: for each of its rows every point of the curves."""
+    parts = ["# Table 11: along the epochs of fine-tuning", "Accuracy in %, with 95 % Wilson intervals."]
+    for plan, origin in zip(plans.values(), origins, strict=True):
+        parts += [
+            f"## {plan.grid.model} on {plan.grid.dataset}",
+            f"{plan.test_size:,} test images. " + source_line(plan, origin),
+            markdown(epochs_table(cells, plan)),
+        ]
+    return "\n\n".join(parts)
+
+
+def ensemble_table(cells: list[dict], plans: dict[str, Plan]) -> pd.DataFrame:
+    """Table 9 and ours in one: per network the printed number, clean, AutoAttack given logits and given probabilities,
+    and Square alone."""
+    ledger, rows = claims.load_claims(), []
+    for plan in plans.values():
+        for column, rest in plan.grid.ensemble.columns.items():
+            found = {(c["row"], c["protocol"]): c for c in cells if c["column"] == column}
+            printed = ledger.get(f"{plan.grid.ensemble.claims}.{rest}")
+            rows.append(
+                {
+                    "network": f"{plan.grid.model}, {column}",
+                    "images": str(found["Clean", "clean"]["n"]),
+                    "clean": number(found["Clean", "clean"]),
+                    "paper: AutoAttack": f"{printed.printed:.2f}" if printed else "",
+                    "AutoAttack, given logits (sound)": number(found["AutoAttack", "sound"]),
+                    "AutoAttack, given probabilities": number(found["AutoAttack", "probabilities"]),
+                    "Square alone": number(found["Square", "sound"]),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def parts_table(cells: list[dict], plans: dict[str, Plan]) -> pd.DataFrame:
+    """Which part of AutoAttack broke which share of the images, in %."""
+    rows = []
+    for plan in plans.values():
+        for column in plan.grid.ensemble.columns:
+            for protocol, given in (("sound", "logits"), ("probabilities", "probabilities")):
+                found = {c["row"]: c for c in cells if (c["column"], c["protocol"]) == (column, protocol)}
+                shares = {f"broken by {part}": f"{found[f'broken by {part}']['value']:.2f}" for part in STANDARD}
+                rows.append({"network": f"{plan.grid.model}, {column}", "given": given, **shares})
+    return pd.DataFrame(rows)
+
+
+def ensemble_page(cells: list[dict], plans: dict[str, Plan], origins: list[dict]) -> str:
+    """Table 9's Markdown page."""
+    sources = [source_line(plan, origin) for plan, origin in zip(plans.values(), origins, strict=True)]
+    parts = ["# Table 9: AutoAttack", "Accuracy in %, with 95 % Wilson intervals.", *sources]
+    return "\n\n".join([*parts, markdown(ensemble_table(cells, plans)), markdown(parts_table(cells, plans))])
+
+
+def ladder_table(rungs: list[dict]) -> pd.DataFrame:
+    """The sanity ladder: per rung the points by which each loss missed it, and how many are allowed."""
+    missed = {(rung["row"], rung["column"]): rung["value"] for rung in rungs}
+    return pd.DataFrame(
+        [
+            {"rung": row, "allowed": f"{allowed:g}", **{loss: f"{missed[row, loss]:g}" for loss in specs.LOSSES}}
+            for row, allowed in ladder.RUNGS.items()
+        ]
+    )
+
+
+def merged(origins: list[dict]) -> dict:
+    """One provenance for a record about several data sets."""
+    together = dict(origins[0])
+    together["devices"] = sorted({device for origin in origins for device in origin["devices"]})
+    together["data"] = {k: "; ".join(origin["data"][k] for origin in origins) for k in origins[0]["data"]}
+    together["seconds"] = {k: round(sum(o["seconds"][k] for o in origins), 1) for k in origins[0]["seconds"]}
+    return together
 
 
 def board_table(board: pd.DataFrame) -> pd.DataFrame:
@@ -562,6 +704,48 @@ def plot_attacks(
         axis.set_ylabel("accuracy under attack (%)")
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def plot_ensemble(cells: list[dict], plans: dict[str, Plan]) -> Figure:
+    """Per network: clean accuracy, AutoAttack given logits and given probabilities, Square alone, the printed number."""
+    ledger = claims.load_claims()
+    figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    bars = [
+        ("Clean", "clean", "clean", "#009E73"),
+        ("Square", "sound", "Square alone", "#999999"),
+        ("AutoAttack", "probabilities", "AutoAttack, given probabilities", PALETTE["probabilities"]),
+        ("AutoAttack", "sound", "AutoAttack, given logits (sound)", PALETTE["sound"]),
+    ]
+    networks = [(plan, column) for plan in plans.values() for column in plan.grid.ensemble.columns]
+    for place, (plan, column) in enumerate(networks):
+        for index, (row, protocol, label, colour) in enumerate(bars):
+            (found,) = [c for c in cells if (c["row"], c["column"], c["protocol"]) == (row, column, protocol)]
+            x = place + 0.2 * (index - 1.5)
+            error = [[max(found["value"] - found["low"], 0)], [max(found["high"] - found["value"], 0)]]
+            axis.bar(
+                x,
+                found["value"],
+                0.19,
+                color=colour,
+                edgecolor="black",
+                linewidth=0.4,
+                yerr=error,
+                error_kw={"linewidth": 0.8},
+                label=label if place == 0 else None,
+            )
+            axis.text(x, found["high"] + 1, f"{found['value']:.1f}", ha="center", size=8)
+        printed = ledger.get(f"{plan.grid.ensemble.claims}.{plan.grid.ensemble.columns[column]}")
+        if printed:
+            label = "printed in the paper" if place == 0 else None
+            axis.plot(place + 0.3, printed.printed, "D", color=PALETTE["paper"], label=label, zorder=5)
+    axis.set(
+        xticks=range(len(networks)),
+        xticklabels=[f"{plan.grid.model}\n{column}" for plan, column in networks],
+        ylabel="test images (%)",
+        ylim=(0, 112),
+    )
+    axis.legend(ncols=2, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False)
     return figure
 
 
@@ -687,13 +871,16 @@ def records() -> dict[tuple[str, str], dict]:
 
 
 def scoreboard(found: dict[tuple[str, str], dict] | None = None) -> pd.DataFrame:
-    """One row per claim and protocol that was measured, and one per claim that was not: printed, measured, verdict."""
-    ledger = claims.load_claims()
+    """One row per claim and protocol that was measured, and one per claim that was not: printed, measured, verdict.
+
+    A protocol whose attack fails its sanity ladder in a record earns no verdict there (ladder.py).
+    """
+    ledger, found = claims.load_claims(), records() if found is None else found
     measured: dict[tuple[str, str], tuple[str, str, dict]] = {}
-    for (profile, notebook), record in (records() if found is None else found).items():
+    for (profile, notebook), record in found.items():
         for entry in record["cells"]:
-            judged = entry["claim"] and JUDGED.get(entry["protocol"], "never") == entry["decision"]
-            if judged:
+            judged = JUDGED.get(entry["protocol"], "never") == entry["decision"] or entry["row"] == "AutoAttack"
+            if entry["claim"] and judged:
                 measured.setdefault((entry["claim"], entry["protocol"]), (profile, notebook, entry))
     rows = []
     for name, claim in ledger.items():
@@ -703,6 +890,8 @@ def scoreboard(found: dict[tuple[str, str], dict] | None = None) -> pd.DataFrame
             base_profile, _, base = measured.get((claim.baseline, protocol), (None, None, None))
             base = base if base_profile == profile else None  # a gain is judged within one run
             verdict = claims.judge(claim, _measured(entry), profile=profile, baseline=_measured(base))
+            if entry and (fault := ladder.fault(found[profile, notebook]["cells"], protocol)):
+                verdict = claims.Verdict(verdict="not run", difference=None, reason=fault)
             rows.append(
                 {
                     "claim": name,

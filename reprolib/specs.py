@@ -20,6 +20,7 @@ PARAMS = ROOT / "params"
 LOSSES = ("margin", "logits", "probabilities")
 Loss = Literal["margin", "logits", "probabilities"]
 Count = Annotated[int, Field(ge=1)]
+ENSEMBLE = ("autoattack", "square")  # AutoAttack, and its last part alone
 
 
 class SpecError(ValueError):
@@ -73,9 +74,13 @@ class Training(Record):
 
 
 class Attack(Record):
-    """A gradient attack in the L-infinity ball (Table 2). FGSM is one step of alpha = eps from the clean image."""
+    """An attack in the L-infinity ball (Table 2, Table 9). FGSM is one step of alpha = eps from the clean image.
 
-    name: Literal["fgsm", "ifgsm", "pgd"]
+    AutoAttack and Square have settings of their own; their `loss` is what the network hands them, logits or
+    probabilities.
+    """
+
+    name: Literal["fgsm", "ifgsm", "pgd", "autoattack", "square"]
     eps: Annotated[float, Field(ge=0, le=1)]
     alpha: Annotated[float, Field(ge=0, le=1)] | None = None
     steps: Annotated[int, Field(ge=0)] | None = None
@@ -84,21 +89,32 @@ class Attack(Record):
 
     @pydantic.model_validator(mode="after")
     def _complete(self):
-        if self.name == "fgsm" and (self.alpha is not None or self.steps is not None or self.restarts):
-            raise ValueError("fgsm takes eps alone: no alpha, steps or restarts")
-        if self.name != "fgsm" and (self.alpha is None or self.steps is None):
+        if self.fixed and (self.alpha is not None or self.steps is not None or self.restarts):
+            raise ValueError(f"{self.name} takes eps alone: no alpha, steps or restarts")
+        if not self.fixed and (self.alpha is None or self.steps is None):
             raise ValueError(f"{self.name} needs alpha and steps")
+        if self.name in ENSEMBLE and self.loss == "margin":
+            raise ValueError(
+                f"{self.name} has losses of its own: loss is 'logits' or 'probabilities', what it is given"
+            )
         if self.name == "ifgsm" and self.restarts:
             raise ValueError("ifgsm starts from the clean image: restarts is 0")
         if self.alpha and self.steps == 0:
             raise ValueError(f"alpha is {self.alpha} with 0 steps; give steps >= 1, or alpha 0")
         return self
 
+    @property
+    def fixed(self) -> bool:
+        """Whether eps says everything: no steps that a profile could cut."""
+        return self.name == "fgsm" or self.name in ENSEMBLE
+
     def loop(self) -> dict:
-        """The attack as numbers of the one loop that all three are: eps, alpha, steps, restarts, loss.
+        """The attack as numbers of the one loop that FGSM, IFGSM and PGD are: eps, alpha, steps, restarts, loss.
 
         IFGSM and PGD without restarts are the same computation, and so share one artefact.
         """
+        if self.name in ENSEMBLE:
+            return {"name": self.name, "eps": self.eps, "loss": self.loss}
         if self.name == "fgsm":
             return {"eps": self.eps, "alpha": self.eps, "steps": 1, "restarts": 0, "loss": self.loss}
         return {"eps": self.eps, "alpha": self.alpha, "steps": self.steps, "restarts": self.restarts, "loss": self.loss}
@@ -148,6 +164,9 @@ class Settings(Record):
     restarts: Annotated[int, Field(ge=0)] = 2
     seed: Annotated[int, Field(ge=0)] = 0
     engine: Literal["reprolib", "torchattacks"] = "reprolib"
+    autoattack_size: Count = 32  # test images under AutoAttack, which is never cut short itself
+    study_epochs: Count = 2  # of fine-tuning in the studies
+    seeds: Count = 1  # of the studies: seed, seed + 1, ...
 
     @property
     def folder(self) -> str:
@@ -162,7 +181,7 @@ class Settings(Record):
 
         Where steps are cut, alpha grows so that the run can still cross the ball two and a half times.
         """
-        if attack.name == "fgsm" or (attack.steps <= self.steps and attack.restarts <= self.restarts):
+        if attack.fixed or (attack.steps <= self.steps and attack.restarts <= self.restarts):
             return attack
         fields = attack.content() | {
             "steps": min(attack.steps, self.steps),
@@ -189,6 +208,15 @@ class Column(Record):
     copies: Literal["none", "unmodified", "patched"]
     patch_size: Literal[7, 11] | None = None
     patch_count: Literal[1, 2] | None = None
+    finetuning: Recipe | None = None  # where it is another than the table's
+
+
+class Ensemble(Record):
+    """The networks of a grid under AutoAttack: its row of Table 9."""
+
+    eps: Annotated[float, Field(ge=0, le=1)]
+    claims: str  # prefix of the claims: T9.F-MNIST.F-MNISTconv
+    columns: dict[str, str | None]  # column -> the rest of its claim; null where the paper has none
 
 
 class Grid(Record):
@@ -206,7 +234,23 @@ class Grid(Record):
     ablation_attacks: list[str] = []
     ablation_claims: str | None = None  # prefix of these claims: T11.FMNIST in T11.FMNIST.10
     ablation_claimed: list[str] = []  # the column and the attack that they are read as
+    ensemble: Ensemble | None = None
     text_claims: dict[str, list[str]] = {}  # claim in the text -> its cell, or the two cells it subtracts
+
+
+class View(Record):
+    """A table about networks that other tables train (Tables 9 and 11): params/tables/*.yaml."""
+
+    table: str  # name of its claims
+    shows: Literal["ensemble", "epochs"]  # which of a plan's jobs
+    grids: list[str]
+
+    def plans(self, settings: Settings) -> dict[str, Plan]:
+        return {name: Plan(load_grid(name), settings) for name in self.grids}
+
+    def jobs(self, plan: Plan) -> list[Job]:
+        """The jobs of a plan that this table shows."""
+        return plan.ensemble_jobs if self.shows == "ensemble" else plan.epoch_jobs
 
 
 class Job(Record):
@@ -230,19 +274,24 @@ class Plan:
 
     networks: column -> (training, epoch) of the table proper.
     trainings: every training with the epochs whose checkpoints are wanted.
-    jobs: every attack evaluation; those of the table proper and those along the epochs.
+    jobs: the attack evaluations of the table proper.
+    epoch_jobs: those along the epochs (Table 11); at the table's own epoch they are the same evaluations.
+    ensemble_jobs: those of Table 9, AutoAttack and Square.
     """
 
     def __init__(self, grid: Grid, settings: Settings):
         self.grid, self.settings = grid, settings
         self.dataset = dataset_name(grid.dataset, settings.data)
-        train_size, self.test_size = SIZES[self.dataset]
+        train_size, test_size = SIZES[self.dataset]
         self.train_size = None if settings.train_size >= train_size else settings.train_size
-        self.test_size = min(settings.test_size, self.test_size)
+        self.test_size = min(settings.test_size, test_size)
+        self.autoattack_size = min(settings.autoattack_size, test_size)
         self.pretraining = self._training(grid.pretraining)
         self.networks = {name: self._network(column) for name, column in grid.columns.items()}
         self.trainings = self._trainings()
         self.jobs = self._jobs()
+        self.epoch_jobs = self._epoch_jobs()
+        self.ensemble_jobs = self._ensemble_jobs()
 
     def _training(self, recipe: Recipe, **fields) -> Training:
         return Training(
@@ -258,8 +307,8 @@ class Plan:
         if column.copies == "none":
             return self.pretraining, self.settings.pretrain_epochs
         training = self._training(
-            self.grid.finetuning,
-            **column.content(),
+            column.finetuning or self.grid.finetuning,
+            **column.model_dump(exclude={"finetuning"}),
             parent=self.pretraining,
             parent_epoch=self.settings.pretrain_epochs,
         )
@@ -279,18 +328,40 @@ class Plan:
         return wanted
 
     def _jobs(self) -> list[Job]:
-        jobs = []
-        for column, (training, epoch) in self.networks.items():
-            jobs += [job for attack in self.grid.attacks for job in self._evaluations(column, attack, training, epoch)]
-        for column in self.grid.ablation_columns:
-            training, last = self.networks[column]
-            jobs += [
-                job
-                for epoch in self.ablation_epochs()
-                if epoch != last
-                for attack in self.grid.ablation_attacks
-                for job in self._evaluations(column, attack, training, epoch)
-            ]
+        return [
+            job
+            for column, (training, epoch) in self.networks.items()
+            for attack in self.grid.attacks
+            for job in self._evaluations(column, attack, training, epoch)
+        ]
+
+    def _epoch_jobs(self) -> list[Job]:
+        return [
+            job
+            for column in self.grid.ablation_columns
+            for epoch in self.ablation_epochs()
+            for attack in self.grid.ablation_attacks
+            for job in self._evaluations(column, attack, self.networks[column][0], epoch)
+        ]
+
+    def _ensemble_jobs(self) -> list[Job]:
+        jobs, ensemble = [], self.grid.ensemble
+        for column in ensemble.columns if ensemble else []:
+            training, epoch = self.networks[column]
+            for label, name, given in (
+                ("AutoAttack", "autoattack", "logits"),
+                ("AutoAttack", "autoattack", "probabilities"),
+                ("Square", "square", "logits"),
+            ):
+                evaluation = Evaluation(
+                    training=training,
+                    epoch=epoch,
+                    attack=Attack(name=name, eps=ensemble.eps, loss=given),
+                    size=self.autoattack_size,
+                    decision="any",
+                    seed=self.settings.seed,
+                )
+                jobs.append(Job(column=column, attack=label, evaluation=evaluation))
         return jobs
 
     def _evaluations(self, column: str, name: str, training: Training, epoch: int) -> list[Job]:
@@ -352,14 +423,29 @@ def load_profile(name: str) -> Settings:
     return Settings(**read_yaml(PARAMS / "profiles" / f"{name}.yaml"))
 
 
+def grid_names() -> list[str]:
+    """The tables that train networks of their own: those of params/tables that have columns."""
+    return [p.stem for p in sorted((PARAMS / "tables").glob("*.yaml")) if "columns" in read_yaml(p)]
+
+
+def view_names() -> list[str]:
+    """The tables about other tables' networks."""
+    return [p.stem for p in sorted((PARAMS / "tables").glob("*.yaml")) if "grids" in read_yaml(p)]
+
+
+def load_view(name: str) -> View:
+    """The view of params/tables/<name>.yaml."""
+    return View(**read_yaml(PARAMS / "tables" / f"{name}.yaml"))
+
+
 def load_grid(name: str) -> Grid:
-    """The grid of params/tables/<name>.yaml; its attacks must be in Table 2 and its ablation columns in the grid."""
+    """The grid of params/tables/<name>.yaml; its attacks must be in Table 2 and its other columns in the grid."""
     grid = Grid(**read_yaml(PARAMS / "tables" / f"{name}.yaml"))
     known = attacks_of(grid.dataset)
     for attack in [*grid.attacks, *grid.ablation_attacks]:
         if attack not in known:
             raise SpecError(f"{name}: {suggest(attack, list(known), 'attack')}")
-    for column in grid.ablation_columns:
+    for column in [*grid.ablation_columns, *(grid.ensemble.columns if grid.ensemble else [])]:
         if column not in grid.columns:
             raise SpecError(f"{name}: {suggest(column, list(grid.columns), 'column')}")
     return grid
@@ -376,6 +462,7 @@ def attacks_of(dataset: str) -> dict[str, Attack]:
 def settings_from(names: dict) -> Settings:
     """Settings from a notebook's variables; call it with `globals()` right after the parameters cell.
 
+    What the notebook has no variable for is as in its profile.
     Raises SpecError for wrong values, and for a variable whose name is nearly, but not quite, that of a parameter.
     """
     fields = list(Settings.model_fields)
@@ -383,7 +470,8 @@ def settings_from(names: dict) -> Settings:
         misspelt = name not in fields and isinstance(value, (bool, int, float, str)) and not name.startswith("_")
         if misspelt and difflib.get_close_matches(name, fields, n=1, cutoff=0.8):
             raise SpecError(suggest(name, fields, "parameter"))
-    return Settings(**{name: names[name] for name in fields if name in names})
+    rest = load_profile(names["profile"]).content() if isinstance(names.get("profile"), str) else {}
+    return Settings(**rest | {name: names[name] for name in fields if name in names})
 
 
 def _sentence(kind: type[Record], error: pydantic.ValidationError) -> str:

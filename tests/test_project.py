@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     {"specs", "claims", "store"},
     {"attacks", "patches", "models", "data", "streams", "winograd", "autoattack", "probes"},
-    {"evaluation", "training", "defenses"},
+    {"evaluation", "training", "ladder", "defenses"},
     {"report", "diagnostics"},
     {"batch"},
     {"__main__"},

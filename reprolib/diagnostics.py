@@ -51,14 +51,16 @@ TRANSFER_ONLY = 10.0  # points between accuracy on the parent's images and sound
 GREY, ANY = 0.5, 1.0  # radii at which every image can be made the same grey one, and any other image (Carlini)
 
 # What a failing check means; the first line with one of them decides, and checks in no line inform only.
-# D0: the attack does not even break a network that nobody defended. D1, D2: there is no gradient to go by. D3: with the
-# same budget another loss finds more, so strength is not the matter. D5, D7: more of the same attack finds more. That
-# comes before D4, D9, D10, D11 and D14, because to those an attack that is short of steps, or has a step of 0, loses
-# as well. "Too high" is no verdict yet: where most of the claim survives everything, the network is robust and the
-# attack fell short (cross-entropy on a sound network, FGSM); where most of it is gone, its robustness was masking.
+# D1, D2: there is nothing to go by, which no strength mends. That comes before D0, which the same saturation can fail:
+# an attack that leaves three quarters of a saturated network may leave 2 % of its parent. D0: the attack does not even
+# break a network that nobody defended. D3: another loss finds more with the same budget, so strength is not the matter.
+# D5, D7: more of the same attack finds more. That comes before D4, D9, D10, D11 and D14, because to those an attack
+# short of steps, or with a step of 0, loses as well. "Too high" is no verdict yet: where most of the claim survives
+# everything, the network is robust and the attack fell short (cross-entropy on a sound network, FGSM); where most of
+# it is gone, its robustness was masking.
 DECIDING = (
-    ("attack too weak", ("D0",)),
     ("masked gradients", ("D1", "D2")),
+    ("attack too weak", ("D0",)),
     ("too high", ("D3",)),
     ("attack too weak", ("D5", "D7")),
     ("too high", ("D4", "D9", "D10", "D11", "D14")),

@@ -470,8 +470,9 @@ def settings_from(names: dict) -> Settings:
         misspelt = name not in fields and isinstance(value, (bool, int, float, str)) and not name.startswith("_")
         if misspelt and difflib.get_close_matches(name, fields, n=1, cutoff=0.8):
             raise SpecError(suggest(name, fields, "parameter"))
-    rest = load_profile(names["profile"]).content() if isinstance(names.get("profile"), str) else {}
-    return Settings(**rest | {name: names[name] for name in fields if name in names})
+    given = {name: names[name] for name in fields if name in names}
+    profile = Settings(**given).profile  # refuses a wrong value before anything is looked up
+    return Settings(**load_profile(profile).content() | given)
 
 
 def _sentence(kind: type[Record], error: pydantic.ValidationError) -> str:

@@ -21,7 +21,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from scipy import stats  # noqa: E402
 
-from reprolib import claims, evaluation, models, report, specs, training  # noqa: E402
+from reprolib import claims, evaluation, ladder, models, report, specs, training  # noqa: E402
 from reprolib import store as store_module  # noqa: E402
 from reprolib.report import RecordError  # noqa: E402
 from reprolib.store import Store, StoreError  # noqa: E402
@@ -241,12 +241,28 @@ BROKEN = {  # the images that an attack breaks at any iterate; at the last itera
 }
 
 
+LADDER = [{"claim": None, "row": rung, "column": loss, "epoch": None, "protocol": "ladder", "decision": "any",
+           "value": 0.0, "low": None, "high": None, "n": 100, "seeds": [0]}
+          for rung in ladder.RUNGS for loss in specs.LOSSES]
+ENSEMBLE = {"undefended": "undefended", "7-P1": "proposed", "no patches": None}  # column -> Table 9's claim
+PARTS = {  # the images that each part of AutoAttack breaks, given logits and given probabilities
+    "AutoAttack": {"logits": (range(40), range(40, 45), (45,), (46, 47)),
+                   "probabilities": (range(20), (), (), (20,))},
+    "Square": {"logits": (range(30),)},
+}
+
+
 def correct_images(column: str, epoch: int, n: int) -> torch.Tensor:
     return mask(CORRECT_EARLY if column == "7-P1" and epoch != 20 else CORRECT[column], n)
 
 
 def outcome_of(job: specs.Job) -> dict:
     n, column, attack = job.evaluation.size, job.column, job.attack
+    if job.attack in PARTS:
+        broken_by = torch.full((n,), -1, dtype=torch.int16)
+        for part, images in enumerate(PARTS[job.attack][job.evaluation.attack.loss]):
+            broken_by[list(images)] = part
+        return {"correct": mask(CORRECT[column], n), "any_run": broken_by, "last_run": broken_by.clone()}
     broken = range(89) if column == "undefended" else BROKEN[attack, job.evaluation.attack.loss]
     any_run, last_run = torch.full((2, n), -1, dtype=torch.int32)
     for image in broken:
@@ -267,10 +283,12 @@ def plan() -> specs.Plan:
                  "7-P1": specs.Column(copies="patched", patch_size=7, patch_count=1)},
         attacks=list(ATTACKS), losses=["margin", "logits", "probabilities"], ablation_columns=["7-P1"],
         ablation_attacks=["PGD-v2"], ablation_claims="T11.FMNIST", ablation_claimed=["7-P1", "PGD-v2"],
+        ensemble=specs.Ensemble(eps=0.3, claims="T9.F-MNIST.F-MNISTconv", columns=ENSEMBLE),
         text_claims={"X16": ["Clean.undefended"], "X17": ["PGD-v2.undefended"], "X18": ["PGD-v2.7-P1"],
                      "X19": ["IFGSM.7-P1", "IFGSM.undefended"]})
     settings = specs.Settings(profile="cpu", train_size=200, test_size=TEST, last_iterate_size=LAST, pretrain_epochs=5,
-                              finetune_epochs=20, ablation_epochs=30, epoch_interval=10, seed=3)
+                              finetune_epochs=20, ablation_epochs=30, epoch_interval=10, seed=3,
+                              autoattack_size=50)
     return specs.Plan(grid, settings)
 
 
@@ -284,7 +302,7 @@ def artefacts(plan, tiny, tmp_path_factory, code_and_claims_are_read_once) -> St
             history = [{"epoch": epoch, "loss": 0.1, "clean": 90.0, "saturated": 25.0}]
             artefacts.save(f"{training.artefact(spec, tiny)}/epoch-{epoch:04d}", weights,
                            {"history": history, "seconds": 7.0 * epoch, "device": "some CPU"})
-    for job in plan.jobs:
+    for job in [*plan.jobs, *plan.epoch_jobs, *plan.ensemble_jobs]:
         artefacts.save(evaluation.artefact(job.evaluation, tiny), outcome_of(job),
                        {"calls": 1, "seconds": 0.5, "device": "some GPU"})
     return artefacts
@@ -293,6 +311,11 @@ def artefacts(plan, tiny, tmp_path_factory, code_and_claims_are_read_once) -> St
 @pytest.fixture(scope="module")
 def cells(plan, tiny, artefacts) -> list[dict]:
     return report.measure(plan, tiny, artefacts)
+
+
+@pytest.fixture(scope="module")
+def epoch_cells(plan, tiny, artefacts) -> list[dict]:
+    return report.measure(plan, tiny, artefacts, plan.epoch_jobs, "T11")
 
 
 def numbers(cells: list[dict], **wanted) -> dict:
@@ -375,11 +398,83 @@ def claimed(cells: list[dict]) -> dict[str, set]:
 def test_every_claim_is_attached_to_its_own_number(cells):
     expected = {f"T6.{row}.{column}": {(row, column, epoch)}
                 for row in ("Clean", *ATTACKS) for column, epoch in (("undefended", 5), ("7-P1", 20))}
-    expected |= {f"T11.FMNIST.{epoch}": {("PGD-v2", "7-P1", epoch)} for epoch in (10, 20, 30)}
     expected |= {"X16": {("Clean", "undefended", 5)}, "X17": {("PGD-v2", "undefended", 5)},
                  "X18": {("PGD-v2", "7-P1", 20)}, "X19": {("IFGSM minus IFGSM", "7-P1 minus undefended", 20)}}
     assert claimed(cells) == expected
     assert set(expected) <= set(LEDGER)
+
+
+def test_the_epochs_claims_belong_to_table_11(epoch_cells):
+    assert claimed(epoch_cells) == {f"T11.FMNIST.{epoch}": {("PGD-v2", "7-P1", epoch)} for epoch in (10, 20, 30)}
+
+
+@pytest.fixture(scope="module")
+def ensemble_cells(plan, tiny, artefacts) -> list[dict]:
+    return report.measure_ensemble(plan, tiny, artefacts)
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_autoattack_by_what_it_was_given_and_by_part(ensemble_cells, column):
+    """All of the first 50 images are correct; given logits 48 of them break, given probabilities 21."""
+    at = {"column": column, "epoch": 5 if column == "undefended" else 20}
+    assert numbers(ensemble_cells, **at, row="Clean", protocol="clean") == report.share(mask(50, 50))
+    for row, protocol, left in (("AutoAttack", "sound", 2), ("AutoAttack", "probabilities", 29), ("Square", "sound", 20),
+                                ("broken by APGD-CE", "sound", 40), ("broken by APGD-T", "sound", 5),
+                                ("broken by FAB-T", "sound", 1), ("broken by Square", "sound", 2),
+                                ("broken by APGD-CE", "probabilities", 20), ("broken by Square", "probabilities", 1)):
+        assert numbers(ensemble_cells, **at, row=row, protocol=protocol) == report.share(mask(left, 50)), (row, protocol)
+
+
+def test_table_9s_claims(ensemble_cells):
+    place = "T9.F-MNIST.F-MNISTconv"
+    assert claimed(ensemble_cells) == {f"{place}.undefended": {("AutoAttack", "undefended", 5)},
+                                       f"{place}.proposed": {("AutoAttack", "7-P1", 20)}}
+    report.write_record("table09", origin("cpu"), [*ensemble_cells, *LADDER])
+    board = report.scoreboard()
+    assert row_of(board, f"{place}.proposed", "sound").measured == 4.0
+    assert row_of(board, f"{place}.proposed", "probabilities").measured == 58.0  # though AutoAttack has no last iterate
+
+
+def test_table_9_for_people(ensemble_cells, plan):
+    plans = {"table06": plan}
+    rows = {row["network"]: row for row in report.ensemble_table(ensemble_cells, plans).to_dict("records")}
+    proposed, control = rows["fmnistconv, 7-P1"], rows["fmnistconv, no patches"]
+    assert proposed["paper: AutoAttack"] == "86.70" and control["paper: AutoAttack"] == ""
+    assert proposed["AutoAttack, given logits (sound)"].startswith("4.00 [")
+    assert proposed["AutoAttack, given probabilities"].startswith("58.00 [")
+    parts = report.parts_table(ensemble_cells, plans)
+    assert len(parts) == 6 and parts.iloc[0]["broken by APGD-CE"] == "80.00"
+    drawn = report.plot_ensemble(ensemble_cells, plans).axes[0]
+    assert sorted(bar.get_height() for bar in drawn.patches) == sorted([100, 40, 58, 4] * 3)
+    assert sorted(float(line.get_ydata()[0]) for line in drawn.lines if line.get_marker() == "D") == [0.0, 86.7]
+
+
+def test_pages_of_tables_9_and_11(ensemble_cells, epoch_cells, plan, tiny, artefacts):
+    plans, settings = {"table06": plan}, plan.settings
+    nine = report.ensemble_page(ensemble_cells, plans, [report.provenance(settings, plan, tiny, artefacts, plan.ensemble_jobs)])
+    eleven = report.epochs_page(epoch_cells, plans, [report.provenance(settings, plan, tiny, artefacts, plan.epoch_jobs)])
+    for page, texts in ((nine, ["58.00 [", "broken by Square"]), (eleven, ["50.00 [", "100 test images"])):
+        assert all(text in page for text in [*texts, "seed 3", "made by the tests", torch.__version__])
+
+
+def test_one_provenance_for_several_data_sets(plan, tiny, artefacts):
+    one = report.provenance(plan.settings, plan, tiny, artefacts)
+    assert report.merged([one]) == one
+    other = one | {"devices": ["another"], "data": one["data"] | {"name": "other"}}
+    both = report.merged([one, other])
+    assert both["devices"] == ["another", *one["devices"]] and both["data"]["name"] == "tiny; other"
+    assert both["seconds"] == {name: 2 * value for name, value in one["seconds"].items()}
+
+
+def test_the_ladder_for_people():
+    table = report.ladder_table(LADDER)
+    assert table["rung"].tolist() == list(ladder.RUNGS) and set(table["margin"]) == {"0"}
+
+
+def test_the_ladder_is_climbed_on_the_undefended_network(plan, tiny, artefacts):
+    rungs = report.measure_ladder(plan, tiny, artefacts)
+    assert {(c["row"], c["column"]) for c in rungs} == {(rung, loss) for rung in ladder.RUNGS for loss in specs.LOSSES}
+    assert {c["n"] for c in rungs} == {100} and report.ladder_table(rungs).shape == (len(ladder.RUNGS), 5)
 
 
 def test_the_control_answers_no_claim(cells):
@@ -436,7 +531,7 @@ def test_provenance(plan, tiny, artefacts):
     assert found["devices"] == ["some CPU", "some GPU"]
     assert found["data"] == {"name": "tiny", "source": "made by the tests", "variant": "tiny", "sha256": tiny.checksum}
     outcomes = {evaluation.artefact(job.evaluation, tiny) for job in plan.jobs}
-    assert found["seconds"] == {"training": 7.0 * (5 + 20 + 30), "attacks": 0.5 * len(outcomes)}
+    assert found["seconds"] == {"training": 7.0 * (5 + 20 + 20), "attacks": 0.5 * len(outcomes)}
 
 
 def test_provenance_tells_nothing_about_the_machine(plan, tiny, artefacts):
@@ -508,13 +603,27 @@ def test_the_paper_profile_comes_before_the_cpu_profile():
     assert (both.measured, both.profile) == (20.0, "paper") and (one.measured, one.profile) == (11.0, "cpu")
 
 
+def test_no_verdict_without_a_ladder_and_none_when_a_rung_is_broken():
+    printed = LEDGER["T6.FGSM.7-P1"].printed
+    measured = [entry("T6.FGSM.7-P1", protocol, printed, "last") for protocol in ("probabilities", "logits")]
+    broken = [rung | {"value": 5.0} if rung["column"] == "logits" else rung for rung in LADDER]
+    for rungs, verdicts, word in ((LADDER, {"probabilities": "reproduced", "logits": "reproduced"}, "inside"),
+                                  ([], {"probabilities": "not run", "logits": "not run"}, "not climbed"),
+                                  (broken, {"probabilities": "reproduced", "logits": "not run"}, "missed by 5")):
+        report.write_record("table06", origin("cpu"), [*measured, *rungs])
+        board = report.scoreboard()
+        for protocol, verdict in verdicts.items():
+            assert row_of(board, "T6.FGSM.7-P1", protocol).verdict == verdict
+        assert word in row_of(board, "T6.FGSM.7-P1", "logits").reason
+
+
 def test_verdicts_on_known_cases():
     printed = LEDGER["T6.FGSM.7-P1"].printed
     report.write_record("table06", origin("cpu"), [
         entry("T6.FGSM.7-P1", "probabilities", printed, "last"), entry("T6.FGSM.7-P1", "sound", 0.0, width=0.0),
         entry("T6.FGSM.undefended", "sound", 0.0, column="undefended", width=0.0),
         entry("T6.IFGSM.7-P1", "sound", 30.0),
-        entry("T6.IFGSM.undefended", "sound", 1.0, column="undefended", width=0.5)])
+        entry("T6.IFGSM.undefended", "sound", 1.0, column="undefended", width=0.5), *LADDER])
     board = report.scoreboard()
     assert row_of(board, "T6.FGSM.7-P1", "probabilities").verdict == "reproduced"
     assert row_of(board, "T6.FGSM.7-P1", "sound").verdict == "not reproduced"
@@ -598,8 +707,8 @@ def test_summary_keeps_the_printed_row_and_two_of_ours(cells):
     assert line(short, "FGSM", "probabilities")["7-P1"] == "75.00"  # the five even ones below 10 break
 
 
-def test_epochs_table(cells, plan):
-    table = report.epochs_table(cells, plan)
+def test_epochs_table(epoch_cells, plan):
+    table = report.epochs_table(epoch_cells, plan)
     assert table["epochs"].tolist() == ["10", "20", "30"]
     assert [float(text) for text in table["paper"]] == [LEDGER[f"T11.FMNIST.{epoch}"].printed for epoch in (10, 20, 30)]
     values_of = [text.split(" ")[0] for text in table["PGD-v2 sound"]]
@@ -652,8 +761,8 @@ def test_plot_attacks_takes_a_single_attack(cells):
     assert len(report.plot_attacks(cells, list(COLUMNS), EPOCHS, ["FGSM"], "T6").axes[0].patches) == 9
 
 
-def test_plot_epochs_has_a_point_per_epoch(cells):
-    axis = report.plot_epochs(cells, ["7-P1"], "PGD-v2", "T11.FMNIST").axes[0]
+def test_plot_epochs_has_a_point_per_epoch(epoch_cells):
+    axis = report.plot_epochs(epoch_cells, ["7-P1"], "PGD-v2", "T11.FMNIST").axes[0]
     ours = {container.get_label(): container.lines[0] for container in axis.containers}
     assert len(ours) == 3 and all(list(drawn.get_xdata()) == [10, 20, 30] for drawn in ours.values())
     assert list(ours["7-P1: PGD-v2, sound"].get_ydata()) == [50, 60, 50]

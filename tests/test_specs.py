@@ -18,6 +18,7 @@ from reprolib.specs import (
     SpecError,
     Training,
     load_grid,
+    load_view,
     load_profile,
     settings_from,
     suggest,
@@ -314,11 +315,13 @@ def test_the_control_differs_from_a_patched_network_in_the_copies_alone():
 def test_every_job_attacks_a_checkpoint_that_is_trained(profile):
     plan = Plan(TABLE06, load_profile(profile))
     trained = [(spec, epoch) for spec, epochs in plan.trainings for epoch in epochs]
-    assert all((job.evaluation.training, job.evaluation.epoch) in trained for job in plan.jobs)
-    attacked = [(job.evaluation.training, job.evaluation.epoch) for job in plan.jobs]
+    jobs = [*plan.jobs, *plan.epoch_jobs, *plan.ensemble_jobs]
+    attacked = [(job.evaluation.training, job.evaluation.epoch) for job in jobs]
+    assert all(checkpoint in trained for checkpoint in attacked)
     assert all(checkpoint in attacked for checkpoint in trained)
-    assert all(job.evaluation.training == plan.networks[job.column][0] for job in plan.jobs)
-    assert len({str(job.content()) for job in plan.jobs}) == len(plan.jobs)
+    assert all(job.evaluation.training == plan.networks[job.column][0] for job in jobs)
+    for some in (plan.jobs, plan.epoch_jobs, plan.ensemble_jobs):
+        assert len({str(job.content()) for job in some}) == len(some)
 
 
 def test_every_column_meets_every_attack_with_every_loss_under_both_rules():
@@ -334,9 +337,39 @@ def test_every_column_meets_every_attack_with_every_loss_under_both_rules():
 
 
 def test_number_of_jobs_of_table06():
-    """Per network and attack: FGSM 1 job for each of 3 losses, the others 2, 2 and 1; and 5 epochs along the way."""
-    jobs = Plan(TABLE06, LARGE).jobs
-    assert len(jobs) == 6 * (3 + 3 * 5) + 2 * 5 * (5 + 3)
+    """Per network and attack: FGSM 1 job for each of 3 losses, the others 2, 2 and 1; two columns along 6 epochs."""
+    plan = Plan(TABLE06, LARGE)
+    assert len(plan.jobs) == 6 * (3 + 3 * 5) and len(plan.epoch_jobs) == 2 * 6 * (5 + 3)
+    assert len(plan.ensemble_jobs) == 3 * 3
+
+
+def test_table_9_takes_the_tables_networks_under_autoattack_with_both_outputs_and_square():
+    plan = Plan(TABLE06, changed(LARGE, autoattack_size=1000))
+    for column in ("undefended", "7-P1", "no patches"):
+        found = [job.evaluation for job in plan.ensemble_jobs if job.column == column]
+        assert [(job.attack.name, job.attack.loss) for job in found] == [
+            ("autoattack", "logits"), ("autoattack", "probabilities"), ("square", "logits")]
+        assert all((job.training, job.epoch) == plan.networks[column] for job in found)
+        assert {(job.attack.eps, job.size, job.decision) for job in found} == {(0.3, 1000, "any")}
+    assert {job.evaluation.size for job in Plan(TABLE06, changed(LARGE, autoattack_size=10**6)).ensemble_jobs} == {10_000}
+
+
+@pytest.mark.parametrize("name, shows", [("table09_autoattack", "ensemble_jobs"), ("table11_epochs", "epoch_jobs")])
+def test_tables_about_other_tables_networks(name, shows):
+    view = load_view(name)
+    plans = view.plans(LARGE)
+    assert list(plans) == view.grids and set(view.grids) <= set(specs.grid_names()) and name in specs.view_names()
+    assert all(view.jobs(plan) == getattr(plan, shows) and view.jobs(plan) for plan in plans.values())
+
+
+def test_a_column_may_be_fine_tuned_by_another_recipe():
+    recipe = TABLE06.finetuning.content() | {"optimizer": "adam", "label_smoothing": 0.1}
+    columns = {name: column.content() for name, column in TABLE06.columns.items()} | {
+        "other": {"copies": "patched", "patch_size": 7, "patch_count": 1, "finetuning": recipe}}
+    plan = Plan(Grid(**TABLE06.content() | {"columns": columns}), LARGE)
+    other, usual = plan.networks["other"][0], plan.networks["7-P1"][0]
+    assert (other.optimizer, other.label_smoothing) == ("adam", 0.1) and other.parent == usual.parent
+    assert other.model_copy(update={"optimizer": "rmsprop", "label_smoothing": 0.0}) == usual
 
 
 @pytest.mark.parametrize("last_iterate_size, sizes", [
@@ -363,9 +396,8 @@ def test_epochs_of_the_ablation(last, interval, epochs):
     wanted = dict(zip(plan.networks, (wanted for _, wanted in plan.trainings), strict=True))
     for column in TABLE06.ablation_columns:
         assert wanted[column] == sorted({*epochs, 20})
-        on_the_way = {(job.evaluation.epoch, job.attack) for job in plan.jobs if job.column == column} \
-            - {(20, attack) for attack in TABLE06.attacks}
-        assert on_the_way == {(epoch, attack) for epoch in epochs if epoch != 20 for attack in TABLE06.ablation_attacks}
+        on_the_way = {(job.evaluation.epoch, job.attack) for job in plan.epoch_jobs if job.column == column}
+        assert on_the_way == {(epoch, attack) for epoch in epochs for attack in TABLE06.ablation_attacks}
     for column in wanted.keys() - {*TABLE06.ablation_columns, "undefended"}:
         assert wanted[column] == [20]
     assert wanted["undefended"] == [5]
@@ -423,6 +455,11 @@ def test_settings_from_a_notebooks_variables():
     assert settings_from({}) == Settings()
 
 
+def test_what_a_notebook_has_no_variable_for_is_as_in_its_profile():
+    assert settings_from({"profile": "cpu"}) == load_profile("cpu")
+    assert settings_from({"profile": "cpu", "seed": 4}) == changed(load_profile("cpu"), seed=4)
+
+
 @pytest.mark.parametrize("typo, meant", [
     ("restart", "restarts"), ("test_sise", "test_size"), ("finetune_epoch", "finetune_epochs"), ("engin", "engine"),
     ("Steps", "steps"), ("profil", "profile"), ("last_iterate_sizes", "last_iterate_size"),
@@ -470,6 +507,7 @@ GRID, QUICK = "tables/table06_fashion_mnist.yaml", "profiles/quick.yaml"
     ({"ablation_attacks": ["FSGM"]}, ["'FSGM'", "did you mean 'FGSM'"]),
     ({"attacks": ["FGSM-v1"]}, ["'FGSM-v1'", "did you mean 'FGSM'"]),  # it is CIFAR-10's
     ({"ablation_columns": ["7P1"]}, ["column", "'7P1'", "did you mean '7-P1'"]),
+    ({"ensemble": {"eps": 0.3, "claims": "T9", "columns": {"7P1": None}}}, ["column", "'7P1'", "did you mean '7-P1'"]),
     ({"colums": {}}, ["'colums'", "did you mean 'columns'"]),
     ({"dataset": "fashion-minst"}, ["Grid.dataset", "fashion-mnist", "'fashion-minst'"]),
     ({"losses": ["margn"]}, ["Grid.losses", "margin", "'margn'"]),
@@ -486,7 +524,7 @@ def test_mistake_in_a_grid(params, fields, words):
 
 def test_column_that_lacks_its_patch_is_refused_by_the_plan(params):
     params(GRID, columns={"undefended": {"copies": "none"}, "7-P1": {"copies": "patched", "patch_size": 7}},
-           ablation_columns=[])
+           ablation_columns=[], ensemble=None)
     assert "patch_count" in sentence(Plan, load_grid("table06_fashion_mnist"), Settings())
 
 

@@ -72,7 +72,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from reprolib import evaluation, store
 
     plan = _plan(options)
-    planned = [*plan.jobs, *plan.epoch_jobs, *plan.ensemble_jobs]
+    planned = [*plan.jobs, *plan.epoch_jobs, *plan.ensemble_jobs, *plan.sweep_jobs]
     attacks = list(dict.fromkeys(job.attack for job in planned))
     if options.attack not in attacks:
         raise specs.SpecError(specs.suggest(options.attack, attacks, "attack"))

@@ -1005,17 +1005,27 @@ def readme_status() -> str:
         else "Nothing is measured yet.",
     ]
     for (profile, notebook), record in records().items():
-        if not (specs.PARAMS / "tables" / f"{notebook}.yaml").exists() or not record["cells"]:
-            continue
-        plan = specs.Plan(specs.load_grid(notebook), specs.load_profile(profile))
-        epochs = {column: epoch for column, (_, epoch) in plan.networks.items()}
-        short = summary(record["cells"], list(plan.networks), epochs, plan.grid.attacks, plan.grid.table)
-        parts += [
-            f"**{plan.grid.table.replace('T', 'Table ')}** ([{profile} profile](results/{profile}/{notebook}.md), "
-            f"accuracy in %, {plan.test_size:,} test images, {plan.settings.finetune_epochs} epochs of fine-tuning):",
-            short.to_markdown(index=False, disable_numparse=True),
-        ]
+        if notebook in specs.grid_names() and record["cells"]:
+            plan = specs.Plan(specs.load_grid(notebook), specs.load_profile(profile))
+            if not plan.grid.study:
+                parts += _table_status(profile, notebook, plan, record["cells"])
+        elif notebook in specs.view_names() and specs.load_view(notebook).shows == "ensemble":
+            plans = specs.load_view(notebook).plans(specs.load_profile(profile))
+            parts += [
+                f"**Table 9** ([{profile} profile](results/{profile}/{notebook}.md), accuracy in %, standard AutoAttack):",
+                ensemble_table(record["cells"], plans).to_markdown(index=False, disable_numparse=True),
+            ]
     return "\n\n".join(parts)
+
+
+def _table_status(profile: str, notebook: str, plan: Plan, cells: list[dict]) -> list[str]:
+    epochs = {column: epoch for column, (_, epoch) in plan.networks.items()}
+    short = summary(cells, list(plan.networks), epochs, plan.grid.attacks, plan.grid.table)
+    return [
+        f"**{plan.grid.table.replace('T', 'Table ')}** ([{profile} profile](results/{profile}/{notebook}.md), "
+        f"accuracy in %, {plan.test_size:,} test images, {plan.settings.finetune_epochs} epochs of fine-tuning):",
+        short.to_markdown(index=False, disable_numparse=True),
+    ]
 
 
 def readme_text() -> str:

@@ -209,6 +209,7 @@ class Column(Record):
     patch_size: Literal[7, 11] | None = None
     patch_count: Literal[1, 2] | None = None
     finetuning: Recipe | None = None  # where it is another than the table's
+    seed: Annotated[int, Field(ge=0)] = 0  # added to the settings' seed, and to its pre-trained network's
 
 
 class Ensemble(Record):
@@ -217,6 +218,14 @@ class Ensemble(Record):
     eps: Annotated[float, Field(ge=0, le=1)]
     claims: str  # prefix of the claims: T9.F-MNIST.F-MNISTconv
     columns: dict[str, str | None]  # column -> the rest of its claim; null where the paper has none
+
+
+class Sweep(Record):
+    """One attack on some networks of a grid at several radii; its step grows with the radius."""
+
+    attack: str  # name of Table 2
+    eps: list[Annotated[float, Field(gt=0, le=1)]]
+    columns: list[str]
 
 
 class Grid(Record):
@@ -235,6 +244,8 @@ class Grid(Record):
     ablation_claims: str | None = None  # prefix of these claims: T11.FMNIST in T11.FMNIST.10
     ablation_claimed: list[str] = []  # the column and the attack that they are read as
     ensemble: Ensemble | None = None
+    sweep: Sweep | None = None
+    study: bool = False  # whether `study_epochs` and `seeds` say how long and how often, not the tables' knobs
     text_claims: dict[str, list[str]] = {}  # claim in the text -> its cell, or the two cells it subtracts
 
 
@@ -277,39 +288,48 @@ class Plan:
     jobs: the attack evaluations of the table proper.
     epoch_jobs: those along the epochs (Table 11); at the table's own epoch they are the same evaluations.
     ensemble_jobs: those of Table 9, AutoAttack and Square.
+    sweep_jobs: those at other radii.
     """
 
     def __init__(self, grid: Grid, settings: Settings):
+        if grid.study:
+            settings = settings.model_copy(
+                update={"finetune_epochs": settings.study_epochs, "ablation_epochs": settings.study_epochs}
+            )
         self.grid, self.settings = grid, settings
         self.dataset = dataset_name(grid.dataset, settings.data)
         train_size, test_size = SIZES[self.dataset]
         self.train_size = None if settings.train_size >= train_size else settings.train_size
         self.test_size = min(settings.test_size, test_size)
         self.autoattack_size = min(settings.autoattack_size, test_size)
-        self.pretraining = self._training(grid.pretraining)
-        self.networks = {name: self._network(column) for name, column in grid.columns.items()}
+        self.pretraining = self._training(grid.pretraining, settings.seed)
+        self.networks = {name: self._network(c) for name, c in grid.columns.items() if c.seed < settings.seeds}
         self.trainings = self._trainings()
         self.jobs = self._jobs()
         self.epoch_jobs = self._epoch_jobs()
         self.ensemble_jobs = self._ensemble_jobs()
+        self.sweep_jobs = self._sweep_jobs()
 
-    def _training(self, recipe: Recipe, **fields) -> Training:
+    def _training(self, recipe: Recipe, seed: int, **fields) -> Training:
         return Training(
             dataset=self.dataset,
             train_size=self.train_size,
             model=self.grid.model,
-            seed=self.settings.seed,
+            seed=seed,
             **recipe.content(),
             **fields,
         )
 
     def _network(self, column: Column) -> tuple[Training, int]:
+        seed = self.settings.seed + column.seed
+        parent = self._training(self.grid.pretraining, seed)
         if column.copies == "none":
-            return self.pretraining, self.settings.pretrain_epochs
+            return parent, self.settings.pretrain_epochs
         training = self._training(
             column.finetuning or self.grid.finetuning,
-            **column.model_dump(exclude={"finetuning"}),
-            parent=self.pretraining,
+            seed,
+            **column.model_dump(exclude={"finetuning", "seed"}),
+            parent=parent,
             parent_epoch=self.settings.pretrain_epochs,
         )
         return training, self.settings.finetune_epochs
@@ -319,6 +339,10 @@ class Plan:
         return list(
             range(self.settings.epoch_interval, self.settings.ablation_epochs + 1, self.settings.epoch_interval)
         )
+
+    def ablation_columns(self) -> list[str]:
+        """The columns that are followed over the epochs, of those that there are with so many seeds."""
+        return [column for column in self.grid.ablation_columns if column in self.networks]
 
     def _trainings(self) -> list[tuple[Training, list[int]]]:
         wanted = []
@@ -338,7 +362,7 @@ class Plan:
     def _epoch_jobs(self) -> list[Job]:
         return [
             job
-            for column in self.grid.ablation_columns
+            for column in self.ablation_columns()
             for epoch in self.ablation_epochs()
             for attack in self.grid.ablation_attacks
             for job in self._evaluations(column, attack, self.networks[column][0], epoch)
@@ -364,10 +388,21 @@ class Plan:
                 jobs.append(Job(column=column, attack=label, evaluation=evaluation))
         return jobs
 
-    def _evaluations(self, column: str, name: str, training: Training, epoch: int) -> list[Job]:
+    def _sweep_jobs(self) -> list[Job]:
+        jobs, sweep = [], self.grid.sweep
+        for column in sweep.columns if sweep else []:
+            for eps in sweep.eps:
+                usual = attacks_of(self.grid.dataset)[sweep.attack]
+                changed = Attack(**usual.content() | {"eps": eps, "alpha": round(usual.alpha * eps / usual.eps, 6)})
+                jobs += self._evaluations(column, f"{sweep.attack}, eps {eps:g}", *self.networks[column], changed)
+        return jobs
+
+    def _evaluations(
+        self, column: str, name: str, training: Training, epoch: int, attack: Attack | None = None
+    ) -> list[Job]:
         """An attack with each loss. The last-iterate rule costs every step of a run even for images that are long
         broken, except under `probabilities`, whose gradient soon vanishes; so it may be held to fewer images."""
-        attack, settings, jobs = attacks_of(self.grid.dataset)[name], self.settings, []
+        attack, settings, jobs = attack or attacks_of(self.grid.dataset)[name], self.settings, []
         other_engine = settings.engine == "torchattacks"  # which has cross-entropy from logits and the last iterate
         for loss in ["logits"] if other_engine else self.grid.losses:
             limited = settings.limit(Attack(**attack.content() | {"loss": loss}))
@@ -442,10 +477,11 @@ def load_grid(name: str) -> Grid:
     """The grid of params/tables/<name>.yaml; its attacks must be in Table 2 and its other columns in the grid."""
     grid = Grid(**read_yaml(PARAMS / "tables" / f"{name}.yaml"))
     known = attacks_of(grid.dataset)
-    for attack in [*grid.attacks, *grid.ablation_attacks]:
+    for attack in [*grid.attacks, *grid.ablation_attacks, *([grid.sweep.attack] if grid.sweep else [])]:
         if attack not in known:
             raise SpecError(f"{name}: {suggest(attack, list(known), 'attack')}")
-    for column in [*grid.ablation_columns, *(grid.ensemble.columns if grid.ensemble else [])]:
+    named = [*(grid.ensemble.columns if grid.ensemble else []), *(grid.sweep.columns if grid.sweep else [])]
+    for column in [*grid.ablation_columns, *named]:
         if column not in grid.columns:
             raise SpecError(f"{name}: {suggest(column, list(grid.columns), 'column')}")
     return grid

@@ -15,10 +15,10 @@ from reprolib import claims, report, specs
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
-    {"specs", "claims", "store"},
+    {"specs", "claims", "contradictions", "store"},
     {"attacks", "patches", "models", "data", "streams", "winograd", "autoattack", "probes"},
     {"evaluation", "training", "ladder", "defenses"},
-    {"report", "diagnostics"},
+    {"report", "diagnostics", "study"},
     {"batch"},
     {"__main__"},
 ]

@@ -371,7 +371,7 @@ def _gradient(case: _Case) -> list[_Row]:
         "D2 zero gradients",
         sizes == 0,
         BLIND,
-        "correct images at which the gradient of the claimed loss is exactly 0, which an attack cannot leave",
+        "correct images at which the gradient of the claimed loss is exactly 0, so that an attack stays there",
         case.claims_something,
     )
     name, threshold = "D2 gradient size", f">= {GRADIENT_SIZE:g} of the parent's"

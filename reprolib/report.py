@@ -23,7 +23,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from reprolib import claims, data, evaluation, ladder, models, patches, specs, store, training
+from reprolib import claims, contradictions, data, evaluation, ladder, models, patches, specs, store, training
 from reprolib.attacks import LinfAttack
 from reprolib.autoattack import STANDARD
 from reprolib.specs import Plan, Settings
@@ -612,6 +612,21 @@ def board_table(board: pd.DataFrame) -> pd.DataFrame:
                 f"[{n}](../results/{p}/{n}.ipynb)" for p, n in zip(board["profile"], board["notebook"], strict=True)
             ],
         }
+    )
+
+
+def contradictions_table() -> pd.DataFrame:
+    """Where the paper disagrees with itself, as a table."""
+    return pd.DataFrame(
+        [
+            {
+                "where": ", ".join(entry.places),
+                "what is printed": entry.says,
+                "why it matters": entry.why,
+                "weight": entry.matters,
+            }
+            for entry in contradictions.load()
+        ]
     )
 
 

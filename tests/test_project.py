@@ -22,7 +22,7 @@ FLOORS = [
     {"batch"},
     {"__main__"},
 ]
-NO_TORCH = {"specs", "claims"}
+NO_TORCH = {"specs", "claims", "contradictions"}
 
 
 def locked() -> dict[str, str]:

@@ -253,7 +253,7 @@ class _Case:
 
     @cached_property
     def broken_by_step_sizes(self) -> list[Tensor]:
-        """For eps/10, eps/4 and 2.5 eps/steps (Madry); for none if there is one step, whose size is eps by definition."""
+        """For eps/10, eps/4 and 2.5 eps/steps (Madry); for none if there is one step, which is eps by definition."""
         sizes = (0.1, 0.25, 2.5 / self.attack.steps) if not self.one_step else ()
         return [self._broken(self._variant(alpha=self.attack.eps * size), self.never_wrong) for size in sizes]
 

@@ -499,12 +499,12 @@ def epochs_table(cells: list[dict], plan: Plan) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def source_line(plan: Plan, origin: dict) -> str:
-    """Where the numbers of one plan come from, in two sentences."""
+def source_line(plan: Plan, origin: dict, epochs: int) -> str:
+    """Where the numbers of one plan come from, after so many epochs of fine-tuning."""
     seconds = ", ".join(f"{name} {value:,.0f} s" for name, value in origin["seconds"].items())
     return (
         f"{origin['data']['name']} ({origin['data']['source']}, {origin['data']['variant']}), "
-        f"{plan.settings.finetune_epochs} epochs of fine-tuning after {plan.settings.pretrain_epochs} of pre-training, "
+        f"{epochs} epochs of fine-tuning after {plan.settings.pretrain_epochs} of pre-training, "
         f"seed {plan.settings.seed}. Device: {'; '.join(origin['devices'])}. Computing time: {seconds}. "
         f"torch {origin['torch']}, commit {origin['commit'][:10]}."
     )
@@ -518,7 +518,7 @@ def table_page(cells: list[dict], plan: Plan, origin: dict) -> str:
         [
             f"# {plan.grid.table.replace('T', 'Table ')}: {plan.grid.model} on {plan.grid.dataset}",
             "Accuracy in %, with 95 % Wilson intervals; `images` is the number of test images behind a row. "
-            + source_line(plan, origin),
+            + source_line(plan, origin, plan.settings.finetune_epochs),
             markdown(table(cells, columns, epochs, plan.grid.attacks, plan.grid.table)),
         ]
     )
@@ -530,7 +530,7 @@ def epochs_page(cells: list[dict], plans: dict[str, Plan], origins: list[dict]) 
     for plan, origin in zip(plans.values(), origins, strict=True):
         parts += [
             f"## {plan.grid.model} on {plan.grid.dataset}",
-            f"{plan.test_size:,} test images. " + source_line(plan, origin),
+            f"{plan.test_size:,} test images. " + source_line(plan, origin, plan.settings.ablation_epochs),
             markdown(epochs_table(cells, plan)),
         ]
     return "\n\n".join(parts)
@@ -572,7 +572,10 @@ def parts_table(cells: list[dict], plans: dict[str, Plan]) -> pd.DataFrame:
 
 def ensemble_page(cells: list[dict], plans: dict[str, Plan], origins: list[dict]) -> str:
     """Table 9's Markdown page."""
-    sources = [source_line(plan, origin) for plan, origin in zip(plans.values(), origins, strict=True)]
+    sources = [
+        source_line(plan, origin, plan.settings.finetune_epochs)
+        for plan, origin in zip(plans.values(), origins, strict=True)
+    ]
     parts = ["# Table 9: AutoAttack", "Accuracy in %, with 95 % Wilson intervals.", *sources]
     return "\n\n".join([*parts, markdown(ensemble_table(cells, plans)), markdown(parts_table(cells, plans))])
 

@@ -770,7 +770,7 @@ def plot_ensemble(cells: list[dict], plans: dict[str, Plan]) -> Figure:
 def plot_epochs(cells: list[dict], columns: list[str], attack: str, prefix: str) -> Figure:
     """Accuracy under one attack against fine-tuning epochs, beside the share of saturated images and the printed row."""
     ledger = claims.load_claims()
-    figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
+    figure, axis = plt.subplots(figsize=(8, 6), layout="constrained")
     printed = {int(c.rsplit(".", 1)[1]): claim.printed for c, claim in ledger.items() if c.startswith(f"{prefix}.")}
     axis.plot(list(printed), list(printed.values()), "D--", color=PALETTE["paper"], label="printed in the paper")
     for column, dashes, marker in zip(columns, ("-", ":"), ("o", "s"), strict=False):
@@ -797,7 +797,7 @@ def plot_epochs(cells: list[dict], columns: list[str], attack: str, prefix: str)
                 yerr=[[max(c["value"] - c["low"], 0) for c in found], [max(c["high"] - c["value"], 0) for c in found]],
             )
     axis.set(xlabel="fine-tuning epochs", ylabel="test images (%)", ylim=(-2, 100))
-    axis.legend(fontsize="small", frameon=True)
+    figure.legend(loc="outside lower center", ncols=2, fontsize="small", frameon=False)
     return figure
 
 

@@ -70,8 +70,8 @@ def train(spec: Training, epochs: list[int], dataset: data.Dataset, store: Store
 
 @contextlib.contextmanager
 def _flushed_denormals():
-    """Numbers below 1e-38 become 0 inside: as a network saturates, its gradients sink that low, and a CPU takes twice
-    the time for an epoch of them. Attacks go without, since for them an exactly zero gradient is a finding.
+    """Numbers below 1e-38 become 0 inside: as a network saturates, its gradients sink that low, where a CPU calculates
+    slowly. Attacks go without, since for them an exactly zero gradient is a finding.
     """
     torch.set_flush_denormal(True)
     try:

@@ -41,7 +41,7 @@ def over_seeds(cells: list[dict], row: str, column: str, protocol: str, decision
 
 
 def headline(cells: list[dict], plan: Plan) -> pd.DataFrame:
-    """Per column and epoch, over its seeds: saturated share, and accuracy under each attack by probabilities and margin."""
+    """Per column and epoch, over its seeds: saturated share, and accuracy under each attack, probabilities and sound."""
     rows = []
     for column in dict.fromkeys(base(c) for c in plan.ablation_columns()):
         for epoch in plan.ablation_epochs():

@@ -127,7 +127,7 @@ class Evaluation(Record):
     epoch: Count
     attack: Attack
     size: Count
-    decision: Literal["any", "last"]  # which rule ends the attack on an image; "last" reports both rules
+    decision: Literal["any", "last"]  # which rule ends the attack on an image; "last" tells both rules' answers
     seed: Annotated[int, Field(ge=0)] = 0
     engine: Literal["reprolib", "torchattacks"] = "reprolib"
 
@@ -155,7 +155,6 @@ class Settings(Record):
     data: Literal["sample", "full"] = "sample"  # the embedded sample, or the whole data set
     train_size: Count = 800  # training images
     test_size: Count = 64  # test images attacked
-    last_iterate_size: Count = 64  # of these, how many are also judged by the last iterate under margin and logits
     pretrain_epochs: Count = 3
     finetune_epochs: Count = 2  # for the columns of a table
     ablation_epochs: Count = 2  # for the columns that are followed over the epochs (Table 11)
@@ -286,7 +285,7 @@ class Plan:
     networks: column -> (training, epoch) of the table proper.
     trainings: every training with the epochs whose checkpoints are wanted.
     jobs: the attack evaluations of the table proper.
-    epoch_jobs: those along the epochs (Table 11); at the table's own epoch they are the same evaluations.
+    epoch_jobs: those along the epochs (Table 11).
     ensemble_jobs: those of Table 9, AutoAttack and Square.
     sweep_jobs: those at other radii.
     """
@@ -356,7 +355,7 @@ class Plan:
             job
             for column, (training, epoch) in self.networks.items()
             for attack in self.grid.attacks
-            for job in self._evaluations(column, attack, training, epoch)
+            for job in self._evaluations(column, attack, training, epoch, shown_as_curve=self.grid.study)
         ]
 
     def _epoch_jobs(self) -> list[Job]:
@@ -365,7 +364,7 @@ class Plan:
             for column in self.ablation_columns()
             for epoch in self.ablation_epochs()
             for attack in self.grid.ablation_attacks
-            for job in self._evaluations(column, attack, self.networks[column][0], epoch)
+            for job in self._evaluations(column, attack, self.networks[column][0], epoch, shown_as_curve=True)
         ]
 
     def _ensemble_jobs(self) -> list[Job]:
@@ -394,37 +393,40 @@ class Plan:
             for eps in sweep.eps:
                 usual = attacks_of(self.grid.dataset)[sweep.attack]
                 changed = Attack(**usual.content() | {"eps": eps, "alpha": round(usual.alpha * eps / usual.eps, 6)})
-                jobs += self._evaluations(column, f"{sweep.attack}, eps {eps:g}", *self.networks[column], changed)
+                name = f"{sweep.attack}, eps {eps:g}"
+                jobs += self._evaluations(column, name, *self.networks[column], changed, shown_as_curve=True)
         return jobs
 
     def _evaluations(
-        self, column: str, name: str, training: Training, epoch: int, attack: Attack | None = None
+        self,
+        column: str,
+        name: str,
+        training: Training,
+        epoch: int,
+        attack: Attack | None = None,
+        *,
+        shown_as_curve: bool,
     ) -> list[Job]:
-        """An attack with each loss. The last-iterate rule costs every step of a run even for images that are long
-        broken, except under `probabilities`, whose gradient soon vanishes; so it may be held to fewer images."""
+        """An attack with each loss. A run by the last-iterate rule tells the any-iterate rule's answer too.
+
+        It costs every step of a run even for images that are long broken, except under `probabilities`, whose
+        gradient soon vanishes. Curves show margin and logits by any iterate, so for them that cost is spared.
+        """
         attack, settings, jobs = attack or attacks_of(self.grid.dataset)[name], self.settings, []
         other_engine = settings.engine == "torchattacks"  # which has cross-entropy from logits and the last iterate
         for loss in ["logits"] if other_engine else self.grid.losses:
             limited = settings.limit(Attack(**attack.content() | {"loss": loss}))
             cheap = loss == "probabilities" or attack.name == "fgsm" or other_engine
-            judged = self.test_size if cheap else min(settings.last_iterate_size, self.test_size)
-            for decision, size in (("last", judged), ("any", self.test_size)):
-                if decision == "last" or size > judged:
-                    jobs.append(
-                        Job(
-                            column=column,
-                            attack=name,
-                            evaluation=Evaluation(
-                                training=training,
-                                epoch=epoch,
-                                attack=limited,
-                                size=size,
-                                decision=decision,
-                                seed=settings.seed,
-                                engine=settings.engine,
-                            ),
-                        )
-                    )
+            evaluation = Evaluation(
+                training=training,
+                epoch=epoch,
+                attack=limited,
+                size=self.test_size,
+                decision="any" if shown_as_curve and not cheap else "last",
+                seed=settings.seed,
+                engine=settings.engine,
+            )
+            jobs.append(Job(column=column, attack=name, evaluation=evaluation))
         return jobs
 
 

@@ -203,7 +203,7 @@ def test_specs_can_be_read_without_torch():
 # --- settings and profiles ----------------------------------------------------------------------------------------
 
 TABLE06 = load_grid("table06_fashion_mnist")
-LARGE = Settings(profile="cpu", data="full", train_size=60_000, test_size=10_000, last_iterate_size=1000,
+LARGE = Settings(profile="cpu", data="full", train_size=60_000, test_size=10_000,
                  pretrain_epochs=5, finetune_epochs=20, ablation_epochs=60, epoch_interval=10, steps=100, restarts=10)
 PROFILES = ["quick", "cpu", "paper"]
 
@@ -331,15 +331,13 @@ def test_every_column_meets_every_attack_with_every_loss_under_both_rules():
             for loss in TABLE06.losses:
                 jobs = [job.evaluation for job in plan.jobs if (job.column, job.attack) == (column, attack)
                         and (job.evaluation.epoch, job.evaluation.attack.loss) == (epoch, loss)]
-                expensive = attack != "FGSM" and loss != "probabilities"
-                found = {(job.decision, job.size) for job in jobs}
-                assert found == ({("last", 1000), ("any", 10_000)} if expensive else {("last", 10_000)})
+                assert {(job.decision, job.size) for job in jobs} == {("last", 10_000)}  # tells both rules' answers
 
 
 def test_number_of_jobs_of_table06():
-    """Per network and attack: FGSM 1 job for each of 3 losses, the others 2, 2 and 1; two columns along 6 epochs."""
+    """Three losses per network and attack; two columns under two attacks along 6 epochs."""
     plan = Plan(TABLE06, LARGE)
-    assert len(plan.jobs) == 6 * (3 + 3 * 5) and len(plan.epoch_jobs) == 2 * 6 * (5 + 3)
+    assert len(plan.jobs) == 6 * 4 * 3 and len(plan.epoch_jobs) == 2 * 6 * 2 * 3
     assert len(plan.ensemble_jobs) == 3 * 3
 
 
@@ -372,19 +370,20 @@ def test_a_column_may_be_fine_tuned_by_another_recipe():
     assert other.model_copy(update={"optimizer": "rmsprop", "label_smoothing": 0.0}) == usual
 
 
-@pytest.mark.parametrize("last_iterate_size, sizes", [
-    (1, {("last", 1), ("any", 100)}),
-    (99, {("last", 99), ("any", 100)}),
-    (100, {("last", 100)}),  # it reports both rules
-    (5000, {("last", 100)}),
-])
-def test_images_judged_by_the_last_iterate(last_iterate_size, sizes):
-    jobs = Plan(TABLE06, changed(LARGE, test_size=100, last_iterate_size=last_iterate_size)).jobs
-    for loss, expected in (("margin", sizes), ("logits", sizes), ("probabilities", {("last", 100)})):
-        found = {(job.evaluation.decision, job.evaluation.size) for job in jobs
-                 if job.attack == "PGD-v2" and job.evaluation.attack.loss == loss}
-        assert found == expected
-    assert {(job.evaluation.decision, job.evaluation.size) for job in jobs if job.attack == "FGSM"} == {("last", 100)}
+def rules(jobs: list, attack: str) -> set:
+    """(loss, decision rule, images) of an attack's jobs."""
+    return {(job.evaluation.attack.loss, job.evaluation.decision, job.evaluation.size) for job in jobs
+            if job.attack == attack}
+
+
+@pytest.mark.parametrize("grid, which", [("table06_fashion_mnist", "epoch_jobs"), ("saturation", "jobs"),
+                                         ("saturation", "epoch_jobs"), ("saturation", "sweep_jobs")])
+def test_curves_spare_the_last_iterate_where_it_costs_every_step(grid, which):
+    jobs = getattr(Plan(load_grid(grid), changed(LARGE, test_size=100)), which)
+    cheap = {("probabilities", "last", 100)}
+    for attack in {job.attack for job in jobs} - {"FGSM"}:
+        assert rules(jobs, attack) == cheap | {("margin", "any", 100), ("logits", "any", 100)}
+    assert rules(jobs, "FGSM") in (set(), {(loss, "last", 100) for loss in specs.LOSSES})
 
 
 @pytest.mark.parametrize("last, interval, epochs", [
@@ -462,7 +461,7 @@ def test_what_a_notebook_has_no_variable_for_is_as_in_its_profile():
 
 @pytest.mark.parametrize("typo, meant", [
     ("restart", "restarts"), ("test_sise", "test_size"), ("finetune_epoch", "finetune_epochs"), ("engin", "engine"),
-    ("Steps", "steps"), ("profil", "profile"), ("last_iterate_sizes", "last_iterate_size"),
+    ("Steps", "steps"), ("profil", "profile"), ("autoatack_size", "autoattack_size"),
 ])
 def test_misspelt_variable(typo, meant):
     message = sentence(settings_from, {"steps": 5, typo: 3})

@@ -10,7 +10,7 @@ from torch import nn  # noqa: E402
 from reprolib import evaluation, models, report, specs, study, training  # noqa: E402
 from reprolib.store import Store  # noqa: E402
 
-SETTINGS = specs.Settings(profile="cpu", train_size=200, test_size=128, last_iterate_size=128, pretrain_epochs=5,
+SETTINGS = specs.Settings(profile="cpu", train_size=200, test_size=128, pretrain_epochs=5,
                           study_epochs=20, epoch_interval=10, seeds=3, seed=4)
 PLAN = specs.Plan(specs.load_grid("saturation"), SETTINGS)
 

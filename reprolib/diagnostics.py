@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from reprolib import streams
 from reprolib.attacks import AttackResult, LinfAttack, _check_images, _untouched, fgsm, loss_per_image
 from reprolib.autoattack import STANDARD, AutoAttack
-from reprolib.probes import BPDA, NOISE, _right, random_noise, transfer
+from reprolib.probes import BPDA, NOISE, is_right, random_noise, transfer
 
 VERDICTS = ("robust", "masked gradients", "robust only to transfer", "attack too weak", "not robust")
 
@@ -220,7 +220,7 @@ class _Case:
         u = streams.uniform(0, rows, 2 * NOISE, self.images.shape[1:])
         near = (self.images + (2 * u - 1) * self.attack.eps).clamp(0, 1)
         cosines = F.cosine_similarity(gradients, self._gradients(self.make(network), near))
-        return float(cosines[_right(network, self.images, self.labels)].mean())
+        return float(cosines[is_right(network, self.images, self.labels)].mean())
 
     def _broken(self, attack: LinfAttack | AutoAttack, among: Tensor) -> Tensor:
         """The rows of `among` that an attack breaks. They keep their ids, and with them their random starts."""
@@ -480,7 +480,7 @@ def _bpda(case: _Case) -> list[_Row]:
 @torch.no_grad()
 def _precision(case: _Case) -> list[_Row]:
     found, rows = case.result.adversarial, (case.result.correct & ~case.claimed).nonzero().squeeze(1)
-    alone = [_right(case.attack.model, found[row : row + 1], case.labels[row : row + 1]) for row in rows]
+    alone = [is_right(case.attack.model, found[row : row + 1], case.labels[row : row + 1]) for row in rows]
     meaning = "adversarial images of the claimed attack that are no longer misclassified when evaluated one by one"
     return [_at_most("D18 precision", torch.cat(alone) if alone else case.claimed[:0], PRECISION, meaning)]
 

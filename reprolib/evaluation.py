@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from reprolib import attacks, data, training
+from reprolib import attacks, data, probes, training
 from reprolib.autoattack import STANDARD, AutoAttack, Probabilities
 from reprolib.specs import ENSEMBLE, Evaluation, Job, Plan
 from reprolib.store import Store, key
@@ -36,6 +36,8 @@ class Outcome:
 def artefact(spec: Evaluation, dataset: data.Dataset) -> str:
     """Name of an evaluation's outcome in the store; it changes with the checkpoint's own key."""
     record = spec.content() | {"checkpoint": training.artefact(spec.training, dataset)}
+    if spec.source:
+        record["source_checkpoint"] = training.artefact(spec.source, dataset)
     code = (*CODE, "reprolib.autoattack") if spec.attack.name in ENSEMBLE else CODE
     return f"evaluation/{key('evaluation', record, dataset.checksum, code)}"
 
@@ -58,6 +60,8 @@ def evaluate(spec: Evaluation, dataset: data.Dataset, store: Store, *, progress:
 
 
 def _run(spec: Evaluation, dataset: data.Dataset, store: Store, name: str, progress: bool) -> None:
+    if spec.source:
+        return _run_transfer(spec, dataset, store, name, progress)
     model = training.checkpoint(spec.training, spec.epoch, dataset, store).model
     attack = _attack(spec, model)
     engine = attacks.run_torchattacks if spec.engine == "torchattacks" else type(attack).run
@@ -83,6 +87,37 @@ def _run(spec: Evaluation, dataset: data.Dataset, store: Store, name: str, progr
 
         save(engine(attack, images, labels, resume=resume, save=save), to=name)
     store.path(f"{name}-unfinished").unlink(missing_ok=True)
+
+
+def _run_transfer(spec: Evaluation, dataset: data.Dataset, store: Store, name: str, progress: bool) -> None:
+    model = training.checkpoint(spec.training, spec.epoch, dataset, store).model
+    images, labels = dataset.test.images[: spec.size].float() / 255, dataset.test.labels[: spec.size]
+    started = time.monotonic()
+    adversarial = _crafted(spec.crafting(), dataset, store, progress)
+    correct, stands = probes.is_right(model, images, labels), probes.is_right(model, adversarial, labels)
+    broken_in = torch.where(correct & stands, -1, 0).to(torch.int16)
+    seconds, device = round(time.monotonic() - started, 2), training.device_name(images.device)
+    meta = {"spec": spec.content(), "calls": 2 * len(images), "seconds": seconds, "device": device}
+    store.save(name, {"correct": correct, "any_run": broken_in, "last_run": broken_in.clone()}, meta)
+
+
+CHUNK = 500  # adversarial images that a killed transfer attack may lose
+
+
+def _crafted(spec: Evaluation, dataset: data.Dataset, store: Store, progress: bool) -> Tensor:
+    """The attack's last iterates, float32 [size, C, H, W], made once for all the networks that they are shown to."""
+    name = artefact(spec, dataset).replace("evaluation/", "adversarial/")
+    attack = _attack(spec, training.checkpoint(spec.training, spec.epoch, dataset, store).model)
+    parts = []
+    for start in tqdm(range(0, spec.size, CHUNK), desc="adversarial images", disable=not progress):
+        ids = torch.arange(start, min(start + CHUNK, spec.size), device=dataset.test.images.device)
+        part = f"{name}/{start:06d}"
+        with store.lock(part):
+            if not store.has(part):
+                found = attack.run(dataset.test.images[ids].float() / 255, dataset.test.labels[ids], ids).adversarial
+                store.save(part, {"adversarial": found}, {"spec": spec.content()})
+            parts.append(store.load(part, device=ids.device)[0]["adversarial"])
+    return torch.cat(parts)
 
 
 def _attack(spec: Evaluation, model: nn.Module) -> attacks.LinfAttack | AutoAttack:

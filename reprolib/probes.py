@@ -25,12 +25,12 @@ def random_noise(
     ids = torch.arange(len(images), device=images.device)
     _check_images(images, labels, ids)
     with _untouched(model), torch.no_grad():
-        robust = _right(model, images, labels)
+        robust = is_right(model, images, labels)
         for draw in range(draws):
             rows = robust.nonzero().squeeze(1)
             u = 2 * streams.uniform(seed, ids[rows], NOISE + draw, images.shape[1:]) - 1
             noisy = (images[rows] + eps * (u.sign() if draw % 2 else u)).clamp(0, 1)
-            robust[rows] = _right(model, noisy, labels[rows])
+            robust[rows] = is_right(model, noisy, labels[rows])
     return robust
 
 
@@ -39,9 +39,7 @@ def transfer(model: nn.Module, attack: LinfAttack, images: Tensor, labels: Tenso
 
     Give `attack` decision="last": an image that has just crossed the other network's boundary seldom fools a second.
     """
-    adversarial = attack(images, labels)
-    with _untouched(model), torch.no_grad():
-        return _right(model, images, labels) & _right(model, adversarial, labels)
+    return is_right(model, images, labels) & is_right(model, attack(images, labels), labels)
 
 
 class BPDA(nn.Module):
@@ -57,6 +55,8 @@ class BPDA(nn.Module):
         return self.model(images + (self.transform(images) - images).detach())
 
 
-def _right(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 500) -> Tensor:
+def is_right(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 500) -> Tensor:
+    """bool [B]: the network's largest logit is the label's; images float32 [B, C, H, W] in [0, 1], labels int64 [B]."""
     parts = zip(images.split(batch_size), labels.split(batch_size), strict=True)
-    return torch.cat([model(some).argmax(1) == truth for some, truth in parts])
+    with _untouched(model), torch.no_grad():
+        return torch.cat([model(some).argmax(1) == truth for some, truth in parts])

@@ -92,7 +92,7 @@ def measure(
     jobs: list[specs.Job] | None = None,
     table: str | None = None,
 ) -> list[dict]:
-    """Every number of a table from the store: clean, each attack under each loss and both decision rules, and sound.
+    """Every number of a table from the store: clean, each attack under each loss and both decision rules, sound, transfer.
 
     Sound robust accuracy counts an image only if it survives `margin` and `logits` under any iterate.
 
@@ -182,6 +182,9 @@ def _masks(jobs: list[specs.Job], plan: Plan, dataset: data.Dataset, artefacts: 
     for job in jobs:
         attacked = evaluation.outcome(job.evaluation, dataset, artefacts)
         loss, decision = job.evaluation.attack.loss, job.evaluation.decision
+        if job.evaluation.source:
+            found[job.attack, "transfer", "last"] = attacked.robust("last")
+            continue
         if len(attacked.correct) == plan.test_size:
             found["Clean", "clean", ""] = attacked.correct
             if job.evaluation.engine == "reprolib":  # torchattacks looks at the last iterate only
@@ -219,6 +222,8 @@ def _text_cells(plan: Plan, masks: dict) -> list[dict]:
         rows, columns = zip(*(place.split(".", 1) for place in places), strict=True)
         keys = [(row, column, plan.networks[column][1]) for row, column in zip(rows, columns, strict=True)]
         for protocol, decision in dict.fromkeys(key[3:] for key in masks if key[:3] == keys[0]):
+            if (*keys[-1], protocol, decision) not in masks:  # nothing transfers to the network it was made on
+                continue
             pair = [masks[*key, protocol, decision] for key in keys]
             measured = share(pair[0]) if len(pair) == 1 else gain(*pair)
             cells.append(
@@ -871,7 +876,7 @@ def measure_operations(images: Tensor, size: int, seed: int) -> list[dict]:
 # --- scoreboard ------------------------------------------------------------------------------------------------------
 
 PROTOCOLS = ("clean", "sound", "logits", "probabilities", "transfer", "time")
-JUDGED = {"clean": None, "sound": "any", "logits": "last", "probabilities": "last", "transfer": "any", "time": None}
+JUDGED = {"clean": None, "sound": "any", "logits": "last", "probabilities": "last", "transfer": "last", "time": None}
 
 
 def records() -> dict[tuple[str, str], dict]:

@@ -121,7 +121,10 @@ class Attack(Record):
 
 
 class Evaluation(Record):
-    """One attack on one checkpoint: the first `size` test images, judged image by image."""
+    """One attack on one checkpoint: the first `size` test images, judged image by image.
+
+    With a source, the adversarial images are made on that network and shown to the checkpoint: a transfer attack.
+    """
 
     training: Training
     epoch: Count
@@ -130,9 +133,15 @@ class Evaluation(Record):
     decision: Literal["any", "last"]  # which rule ends the attack on an image; "last" tells both rules' answers
     seed: Annotated[int, Field(ge=0)] = 0
     engine: Literal["reprolib", "torchattacks"] = "reprolib"
+    source: Training | None = None
+    source_epoch: Count | None = None
 
     @pydantic.model_validator(mode="after")
     def _possible(self):
+        if (self.source is None) != (self.source_epoch is None):
+            raise ValueError("source and source_epoch come together")
+        if self.source and (self.decision != "last" or self.engine != "reprolib"):
+            raise ValueError("a transfer attack shows the last iterate of engine 'reprolib': decision is 'last'")
         if self.engine == "torchattacks" and (self.attack.loss, self.decision) != ("logits", "last"):
             raise ValueError(
                 "engine 'torchattacks' has loss 'logits' and decision 'last', not "
@@ -142,7 +151,13 @@ class Evaluation(Record):
 
     def content(self) -> dict:
         """As data; attacks that are the same computation have the same content."""
-        return self.model_dump(mode="json") | {"attack": self.attack.loop()}
+        unsaid = set() if self.source else {"source", "source_epoch"}
+        return self.model_dump(mode="json", exclude=unsaid) | {"attack": self.attack.loop()}
+
+    def crafting(self) -> Evaluation:
+        """The attack on the source network whose adversarial images a transfer attack shows."""
+        at = {"training": self.source, "epoch": self.source_epoch, "source": None, "source_epoch": None}
+        return self.model_copy(update=at)
 
 
 class Settings(Record):
@@ -242,6 +257,7 @@ class Grid(Record):
     ablation_attacks: list[str] = []
     ablation_claims: str | None = None  # prefix of these claims: T11.FMNIST in T11.FMNIST.10
     ablation_claimed: list[str] = []  # the column and the attack that they are read as
+    transfer_from: str | None = None  # column whose network's adversarial images the others are shown
     ensemble: Ensemble | None = None
     sweep: Sweep | None = None
     study: bool = False  # whether `study_epochs` and `seeds` say how long and how often, not the tables' knobs
@@ -284,7 +300,7 @@ class Plan:
 
     networks: column -> (training, epoch) of the table proper.
     trainings: every training with the epochs whose checkpoints are wanted.
-    jobs: the attack evaluations of the table proper.
+    jobs: the attack evaluations of the table proper, transfer attacks included.
     epoch_jobs: those along the epochs (Table 11).
     ensemble_jobs: those of Table 9, AutoAttack and Square.
     sweep_jobs: those at other radii.
@@ -304,7 +320,7 @@ class Plan:
         self.pretraining = self._training(grid.pretraining, settings.seed)
         self.networks = {name: self._network(c) for name, c in grid.columns.items() if c.seed < settings.seeds}
         self.trainings = self._trainings()
-        self.jobs = self._jobs()
+        self.jobs = self._jobs() + self._transfer_jobs()
         self.epoch_jobs = self._epoch_jobs()
         self.ensemble_jobs = self._ensemble_jobs()
         self.sweep_jobs = self._sweep_jobs()
@@ -357,6 +373,27 @@ class Plan:
             for attack in self.grid.attacks
             for job in self._evaluations(column, attack, training, epoch, shown_as_curve=self.grid.study)
         ]
+
+    def _transfer_jobs(self) -> list[Job]:
+        """Every attack of the table, made on the source by cross-entropy from its logits, shown to the other columns."""
+        source, settings, jobs = self.grid.transfer_from, self.settings, []
+        if source is None or settings.engine == "torchattacks":
+            return jobs
+        for column in [column for column in self.networks if column != source]:
+            for name in self.grid.attacks:
+                usual = attacks_of(self.grid.dataset)[name]
+                evaluation = Evaluation(
+                    training=self.networks[column][0],
+                    epoch=self.networks[column][1],
+                    attack=settings.limit(Attack(**usual.content() | {"loss": "logits"})),
+                    size=self.test_size,
+                    decision="last",
+                    seed=settings.seed,
+                    source=self.networks[source][0],
+                    source_epoch=self.networks[source][1],
+                )
+                jobs.append(Job(column=column, attack=name, evaluation=evaluation))
+        return jobs
 
     def _epoch_jobs(self) -> list[Job]:
         return [
@@ -483,6 +520,7 @@ def load_grid(name: str) -> Grid:
         if attack not in known:
             raise SpecError(f"{name}: {suggest(attack, list(known), 'attack')}")
     named = [*(grid.ensemble.columns if grid.ensemble else []), *(grid.sweep.columns if grid.sweep else [])]
+    named += [grid.transfer_from] if grid.transfer_from else []
     for column in [*grid.ablation_columns, *named]:
         if column not in grid.columns:
             raise SpecError(f"{name}: {suggest(column, list(grid.columns), 'column')}")

@@ -9,7 +9,7 @@ import torch
 from conftest import tiny_dataset
 from torch import nn
 
-from reprolib import attacks, data, evaluation, models, training
+from reprolib import attacks, data, evaluation, models, probes, training
 from reprolib.evaluation import Outcome
 from reprolib.specs import Attack, Column, Evaluation, Grid, Plan, Recipe, Settings, SpecError, Training
 from reprolib.store import Store, StoreError
@@ -280,6 +280,61 @@ def test_torchattacks_can_be_killed_too(fatal, tiny, store, processes, tmp_path)
     shutil.copytree(store.root, tmp_path / "whole")
     kill_during(processes, store, wanted, fatal)
     assert same(attacked(wanted, tiny, store), attacked(wanted, tiny, Store(tmp_path / "whole")))
+
+
+# --- transfer -----------------------------------------------------------------------------------------------------
+
+
+def transferred(**fields) -> Evaluation:
+    return spec(decision="last", source=TRAINED, source_epoch=1, **fields)
+
+
+def networks_of(store: Store, tiny) -> dict[int, nn.Module]:
+    return {epoch: training.checkpoint(TRAINED, epoch, tiny, store).model for epoch in (1, EPOCH)}
+
+
+def test_a_transfer_attack_shows_what_was_made_on_the_source(tiny, store):
+    strong = PGD.model_copy(update={"eps": 0.3, "alpha": 0.1, "steps": 5})
+    found, nets = attacked(transferred(attack=strong), tiny, store), networks_of(store, tiny)
+    attack = attacks.pgd(nets[1], 0.3, 0.1, 5, PGD.restarts, loss="margin", decision="last")
+    images, labels = tiny.test.images[:IMAGES].float() / 255, tiny.test.labels[:IMAGES]
+    assert torch.equal(found.robust("last"), probes.transfer(nets[EPOCH], attack, images, labels))
+    assert 0 < int(found.robust("last").sum()) < int(found.correct.sum())
+
+
+def test_transfer_to_the_source_itself_is_the_attack(tiny, store):
+    to_itself = attacked(transferred(epoch=1), tiny, store)
+    assert torch.equal(to_itself.robust("last"), attacked(spec(epoch=1, decision="last"), tiny, store).robust("last"))
+
+
+def test_adversarial_images_are_made_once_for_all_networks_and_after_a_kill_not_again(tiny, store, processes, monkeypatch):
+    monkeypatch.setattr(evaluation, "CHUNK", 50)
+    attacked(transferred(), tiny, store)
+    first = Small.seen
+    attacked(transferred(epoch=1), tiny, store)
+    assert Small.seen - first == 2 * IMAGES, "the clean images and the adversarial ones, once each"
+    parts = sorted((store.root / "adversarial").rglob("*.safetensors"))
+    assert [path.stem for path in parts] == ["000000", "000050", "000100"]
+    store.path(evaluation.artefact(transferred(), tiny)).unlink()
+    parts[-1].unlink()  # as a killed process leaves it
+    before = Small.seen
+    attacked(transferred(), tiny, store)
+    assert Small.seen - before < first - 50
+
+
+@pytest.mark.parametrize("changed", [{"source_epoch": EPOCH}, {"source": TRAINED.model_copy(update={"seed": 1})}])
+def test_the_source_is_in_the_address(changed, tiny):
+    names = {evaluation.artefact(other, tiny)
+             for other in (spec(decision="last"), transferred(), transferred().model_copy(update=changed))}
+    assert len(names) == 3
+
+
+@pytest.mark.parametrize("fields, part", [
+    ({"source_epoch": None}, "come together"), ({"decision": "any"}, "decision is 'last'"),
+])
+def test_impossible_transfer(fields, part):
+    with pytest.raises(SpecError, match=part):
+        Evaluation(**transferred().model_dump() | {"training": TRAINED, "attack": PGD, "source": TRAINED} | fields)
 
 
 # --- missing, damaged, unwritable ---------------------------------------------------------------------------------

@@ -332,12 +332,16 @@ def test_every_column_meets_every_attack_with_every_loss_under_both_rules():
                 jobs = [job.evaluation for job in plan.jobs if (job.column, job.attack) == (column, attack)
                         and (job.evaluation.epoch, job.evaluation.attack.loss) == (epoch, loss)]
                 assert {(job.decision, job.size) for job in jobs} == {("last", 10_000)}  # tells both rules' answers
+            shown = [job.evaluation for job in plan.jobs if (job.column, job.attack) == (column, attack)
+                     and job.evaluation.source]
+            assert [(job.source, job.attack.loss, job.size) for job in shown] == (
+                [] if column == "undefended" else [(plan.pretraining, "logits", 10_000)])
 
 
 def test_number_of_jobs_of_table06():
-    """Three losses per network and attack; two columns under two attacks along 6 epochs."""
+    """Three losses per network and attack, and transfer to five; two columns under two attacks along 6 epochs."""
     plan = Plan(TABLE06, LARGE)
-    assert len(plan.jobs) == 6 * 4 * 3 and len(plan.epoch_jobs) == 2 * 6 * 2 * 3
+    assert len(plan.jobs) == 6 * 4 * 3 + 5 * 4 and len(plan.epoch_jobs) == 2 * 6 * 2 * 3
     assert len(plan.ensemble_jobs) == 3 * 3
 
 

@@ -109,7 +109,7 @@ def measure(
             for (row, protocol, decision), mask in _masks(here, plan, dataset, artefacts).items():
                 masks[row, column, epoch, protocol, decision] = mask
                 cells += [
-                    cell(row, column, epoch, protocol, decision or None, share(mask), plan.settings.seed, claim)
+                    cell(row, column, epoch, protocol, decision or None, share(mask), spec.seed, claim)
                     for claim in _claims_of(plan, row, column, epoch, table_epoch, ledger) or [None]
                 ]
             saturated = training.checkpoint(spec, epoch, dataset, artefacts).history[-1]["saturated"]
@@ -122,7 +122,7 @@ def measure(
                     "saturated",
                     None,
                     share(torch.arange(n) < hits),
-                    plan.settings.seed,
+                    spec.seed,
                 )
             )
     return cells + (_text_cells(plan, masks) if table == plan.grid.table else [])
@@ -261,7 +261,7 @@ def provenance(
         "dirty": bool(_git("status", "--porcelain", "-uno", "--", ".", ":!results")),
         "profile": settings.folder,
         "settings": settings.content(),
-        "seeds": [settings.seed],
+        "seeds": sorted({job.evaluation.training.seed for job in jobs or []} | {settings.seed}),
         "torch": torch.__version__,
         "torchattacks": version("torchattacks"),
         "devices": [],

@@ -144,7 +144,7 @@ def measure_contingency(
             "probabilities",
             "last",
             report.share((before == sure) & (after == stands)),
-            plan.settings.seed,
+            spec.training.seed,
         )
         for sure in (True, False)
         for stands in (True, False)

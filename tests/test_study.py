@@ -37,7 +37,7 @@ def test_the_study_holds_what_the_question_needs():
     trainings = {name: spec for name, (spec, _) in PLAN.networks.items()}
     usual = trainings["7-P1"]
     assert trainings["no patches"].copies == "unmodified" and trainings["7-P1, Adam"].optimizer == "adam"
-    assert trainings["7-P1, label smoothing"].label_smoothing > 0 and trainings["7-P1, weight decay"].weight_decay > 0
+    assert trainings["7-P1, label smoothing"].label_smoothing > 0
     for seed in (1, 2):
         for column in ("7-P1", "no patches"):
             other = trainings[f"{column}, seed {seed}"]
@@ -47,7 +47,7 @@ def test_the_study_holds_what_the_question_needs():
     assert {epoch for _, epoch in list(PLAN.networks.values())} == {5, 20} and usual.parent == trainings["undefended"]
 
 
-@pytest.mark.parametrize("seeds, columns", [(1, 6), (2, 9), (3, 12), (9, 12)])
+@pytest.mark.parametrize("seeds, columns", [(1, 5), (2, 8), (3, 11), (9, 11)])
 def test_fewer_seeds_leave_their_columns_out(seeds, columns):
     plan = specs.Plan(specs.load_grid("saturation"), SETTINGS.model_copy(update={"seeds": seeds}))
     assert len(plan.networks) == columns and len(plan.trainings) == columns
@@ -79,10 +79,10 @@ def test_over_seeds():
 def test_headline():
     table = study.headline(made_cells(), PLAN)
     rows = {(row["column"], row["epochs"]): row for row in table.to_dict("records")}
-    assert len(rows) == len(table) == 5 * 2
+    assert len(rows) == len(table) == 4 * 2
     assert rows["7-P1", "20"]["saturated"] == "31.0 (30.0 to 32.0)" and rows["7-P1", "20"]["seeds"] == "3"
     assert rows["7-P1", "20"]["PGD-v2 probabilities"] == "28.0 (27.0 to 29.0)"
-    assert rows["7-P1, weight decay", "10"]["saturated"] == "20.0" and rows["7-P1", "10"]["PGD-v2 sound"] == "0.0"
+    assert rows["7-P1, label smoothing", "10"]["saturated"] == "20.0" and rows["7-P1", "10"]["PGD-v2 sound"] == "0.0"
 
 
 def test_pictures_draw_what_was_measured():
@@ -143,3 +143,21 @@ def test_contingency_counts_image_by_image(tiny, tmp_path, monkeypatch):
     (row,) = study.contingency_table(list(cells.values())).to_dict("records")
     agree = cells["saturated, survives"]["value"] + cells["not saturated, falls"]["value"]
     assert float(row["one predicts the other"]) == pytest.approx(agree, abs=0.006)
+
+
+def test_numbers_say_which_seed_their_network_has(tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(models.BUILDERS, "fmnistconv", Sure)
+    store, columns = Store(tmp_path / "store"), {"7-P1": 4, "7-P1, seed 2": 6}
+    jobs = [job for job in PLAN.jobs if job.column in columns and job.attack == "FGSM"]
+    nobody = torch.full((128,), -1, dtype=torch.int16)
+    for job in jobs:
+        spec, epoch = PLAN.networks[job.column]
+        store.save(f"{training.artefact(spec, tiny)}/epoch-{epoch:04d}", Sure().state_dict(),
+                   {"history": [{"saturated": 50.0}], "seconds": 1.0, "device": "some CPU"})
+        store.save(evaluation.artefact(job.evaluation, tiny),
+                   {"correct": nobody < 0, "any_run": nobody, "last_run": nobody.clone()},
+                   {"calls": 1, "seconds": 1.0, "device": "some CPU"})
+    cells = report.measure(PLAN, tiny, store, jobs)
+    assert {c["column"]: c["seeds"] for c in cells} == {column: [seed] for column, seed in columns.items()}
+    assert all(c["seeds"] == [columns[c["column"]]] for c in cells)
+    assert report.provenance(SETTINGS, PLAN, tiny, store, jobs)["seeds"] == [4, 6]

@@ -63,7 +63,9 @@ def plot_saturation(cells: list[dict], plan: Plan) -> Figure:
     figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
     for column in dict.fromkeys(base(c) for c in plan.ablation_columns()):
         found = over_seeds(cells, SATURATED, column, "saturated", None)
-        (line,) = axis.plot(found["epoch"], found["mean"], "o-", label=f"{column} ({found['seeds'].max()} seeds)")
+        count = found["seeds"].max()
+        name = f"{column} ({count} seed{'s' if count > 1 else ''})"
+        (line,) = axis.plot(found["epoch"], found["mean"], "o-", label=name)
         axis.fill_between(found["epoch"].astype(float), found["min"], found["max"], color=line.get_color(), alpha=0.2)
     axis.set(xlabel="fine-tuning epochs", ylabel="saturated test images (%)", ylim=(-2, 100))
     axis.legend(fontsize="small")

@@ -256,8 +256,14 @@ def correct_images(column: str, epoch: int, n: int) -> torch.Tensor:
     return mask(CORRECT_EARLY if column == "7-P1" and epoch != 20 else CORRECT[column], n)
 
 
+TRANSFERRED = 7  # of the first images, those that fall to what was made on the undefended network
+
+
 def outcome_of(job: specs.Job) -> dict:
     n, column, attack = job.evaluation.size, job.column, job.attack
+    if job.evaluation.source:
+        fallen = torch.where(mask(TRANSFERRED, n), 0, -1).to(torch.int16)
+        return {"correct": mask(CORRECT[column], n), "any_run": fallen, "last_run": fallen.clone()}
     if job.attack in PARTS:
         broken_by = torch.full((n,), -1, dtype=torch.int16)
         for part, images in enumerate(PARTS[job.attack][job.evaluation.attack.loss]):
@@ -283,6 +289,7 @@ def plan() -> specs.Plan:
                  "7-P1": specs.Column(copies="patched", patch_size=7, patch_count=1)},
         attacks=list(ATTACKS), losses=["margin", "logits", "probabilities"], ablation_columns=["7-P1"],
         ablation_attacks=["PGD-v2"], ablation_claims="T11.FMNIST", ablation_claimed=["7-P1", "PGD-v2"],
+        transfer_from="undefended",
         ensemble=specs.Ensemble(eps=0.3, claims="T9.F-MNIST.F-MNISTconv", columns=ENSEMBLE),
         text_claims={"X16": ["Clean.undefended"], "X17": ["PGD-v2.undefended"], "X18": ["PGD-v2.7-P1"],
                      "X19": ["IFGSM.7-P1", "IFGSM.undefended"]})
@@ -368,6 +375,20 @@ def test_the_last_iterate_is_judged_on_all_images(cells):
     assert numbers(cells, **at, row="IFGSM", protocol="margin") == report.share(mask(80 - 3, TEST))  # 0, 2, 4 break
     assert numbers(cells, **at, row="FGSM", protocol="margin") == report.share(mask(80 - 15, TEST))
     assert numbers(cells, **at, row="PGD-v2", protocol="probabilities") == report.share(mask(80 - 2, TEST))  # 40 and 42
+
+
+@pytest.mark.parametrize("column, kept", [("7-P1", 80 - TRANSFERRED), ("no patches", 70 - TRANSFERRED)])
+def test_transfer_stands_beside_the_other_protocols(cells, column, kept):
+    for attack in ATTACKS:
+        at = {"row": attack, "column": column, "protocol": "transfer", "decision": "last"}
+        assert numbers(cells, **at) == report.share(mask(kept, TEST))
+        assert [c["claim"] for c in cells if all(c[k] == v for k, v in at.items())] == [
+            f"T6.{attack}.7-P1" if column == "7-P1" else None] or attack == "PGD-v2"  # which the text repeats
+
+
+def test_nothing_transfers_to_the_source_and_no_gain_is_taken_over_it(cells):
+    assert not [c for c in cells if c["protocol"] == "transfer" and (c["column"] == "undefended" or c["claim"] == "X19")]
+    assert [c["protocol"] for c in cells if c["claim"] == "X18" and c["protocol"] == "transfer"] == ["transfer"]
 
 
 def test_curves_have_the_last_iterate_under_probabilities_alone(epoch_cells):

@@ -67,7 +67,7 @@ def plot_saturation(cells: list[dict], plan: Plan) -> Figure:
         name = f"{column} ({count} seed{'s' if count > 1 else ''})"
         (line,) = axis.plot(found["epoch"], found["mean"], "o-", label=name)
         axis.fill_between(found["epoch"].astype(float), found["min"], found["max"], color=line.get_color(), alpha=0.2)
-    axis.set(xlabel="fine-tuning epochs", ylabel="saturated test images (%)", ylim=(-2, 100))
+    axis.set(xlabel="fine-tuning epochs", ylabel="saturated test images (%)", ylim=(-2, 100), xticks=plan.ablation_epochs())
     axis.legend(fontsize="small")
     return figure
 
@@ -85,7 +85,7 @@ def plot_losses(cells: list[dict], plan: Plan, columns: tuple[str, ...] = ("7-P1
                 axis.plot(found["epoch"], found["mean"], dashes, marker="o", color=colour, label=f"{column}: {name}")
                 low, high = found["min"].astype(float), found["max"].astype(float)
                 axis.fill_between(found["epoch"].astype(float), low, high, color=colour, alpha=0.2)
-        axis.set(title=attack, xlabel="fine-tuning epochs", ylim=(-2, 100))
+        axis.set(title=attack, xlabel="fine-tuning epochs", ylim=(-2, 100), xticks=plan.ablation_epochs())
     printed = {
         int(name.rsplit(".", 1)[1]): claim.printed
         for name, claim in claims.load_claims().items()

@@ -2,6 +2,7 @@
 # make tables PROFILE=cpu     the real runs on a workstation; PROFILE=paper for a GPU
 # make tables ONLY=table06    one of them; DRY_RUN=1 shows the plan
 # make test                   unit tests, then every notebook against its stored output
+# make bench                  our attacks and training raced against other libraries'; half an hour
 # make lab                    JupyterLab;  make readme  the README's status block
 PROFILE ?= quick
 ONLY ?=
@@ -16,7 +17,7 @@ READY := $(if $(ACTIVE),,.venv/installed)
 export TQDM_MININTERVAL ?= 2
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
 
-.PHONY: tables test lab readme
+.PHONY: tables test bench lab readme
 tables: $(READY)
 	@$(BIN)/snakemake --cores $(JOBS) --resources gpu=$(or $(GPUS),$(JOBS)) --keep-going --rerun-incomplete --nolock \
 	  $(if $(DRY_RUN),--dry-run --quiet rules host,--quiet all) --config profile=$(PROFILE) only=$(ONLY) \
@@ -26,6 +27,13 @@ test: $(READY)
 	@TQDM_DISABLE=1 $(BIN)/python -m pytest -q tests
 	@TQDM_DISABLE=1 $(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout 300 \
 	  --nbval-sanitize-with tests/nbval.cfg notebooks
+
+bench: .venv/benchmarks-installed
+	@$(BIN)/python benchmarks
+
+.venv/benchmarks-installed: .venv/installed benchmarks/requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r benchmarks/requirements.lock
+	@touch $@
 
 lab: $(READY)
 	@$(BIN)/jupyter lab notebooks

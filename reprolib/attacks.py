@@ -1,15 +1,10 @@
 """Gradient attacks in the L-infinity ball (the paper's Table 2), callable as `attack(images, labels) -> adversarial`.
 
-FGSM, IFGSM and PGD are one loop with different numbers. It runs in slots: a fixed number of (image, run) pairs is
-attacked at a time, and a slot whose pair is done takes the next one, so early exit costs nothing and no image waits
-for another. What an image draws depends on its id alone, so batch size and order change no result.
+FGSM, IFGSM and PGD are one loop with different numbers; `slots` runs it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -19,11 +14,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reprolib import streams
+from reprolib.devices import has_fast_bfloat16
+from reprolib.slots import (
+    DECISIONS,
+    AttackResult,
+    Gradients,
+    Rows,
+    Slots,
+    check_images,
+    clean_result,
+    robust,
+    untouched,
+)
+
+__all__ = ["AttackResult", "LinfAttack", "fgsm", "ifgsm", "loss_per_image", "pgd", "robust", "run_torchattacks"]
 
 LOSSES = ("margin", "logits", "probabilities")
-DECISIONS = ("any", "last")
 CLIP = 1e-7  # Keras' epsilon: probabilities are clipped to [1e-7, 1 - 1e-7] before the logarithm
-SAVE_EVERY = 2.0  # seconds of attack that a killed process may lose
 
 
 def loss_per_image(logits: Tensor, labels: Tensor, loss: str) -> Tensor:
@@ -45,42 +52,6 @@ def loss_per_image(logits: Tensor, labels: Tensor, loss: str) -> Tensor:
     raise ValueError(f"loss is {loss!r}; expected one of {', '.join(LOSSES)}")
 
 
-@dataclass
-class AttackResult:
-    """Per image, what the attack found. All tensors have B rows and stand on the images' device.
-
-    correct: bool, the clean image is classified correctly. A clean error counts as broken in run 0.
-    any_run: int16, the first run (0, 1, ...) of which some iterate, the start included, is misclassified; -1 = none.
-    last_run: int16, the first run whose last iterate is misclassified; -1 = none. Meaningful with decision="last".
-    next_run: int16, the next run that is due; equal to the number of runs when nothing is left to do.
-    adversarial: float32 [B, C, H, W], a misclassified image within the ball where one was found (under the decision
-        rule), else the last run's last iterate.
-    calls: model evaluations spent, all images together.
-    """
-
-    correct: Tensor
-    any_run: Tensor
-    last_run: Tensor
-    next_run: Tensor
-    adversarial: Tensor
-    calls: int = 0
-
-    def robust(self, decision: str = "any", runs: int | None = None) -> Tensor:
-        """See `robust`."""
-        return robust(self.correct, {"any": self.any_run, "last": self.last_run}, decision, runs)
-
-
-def robust(correct: Tensor, first_run: dict[str, Tensor], decision: str, runs: int | None = None) -> Tensor:
-    """bool [B]: correct on the clean image and never broken under the decision rule, within the first `runs` runs.
-
-    Raises ValueError for an unknown decision rule.
-    """
-    if decision not in DECISIONS:
-        raise ValueError(f"decision is {decision!r}; expected one of {', '.join(DECISIONS)}")
-    first = first_run[decision]
-    return correct & ((first < 0) if runs is None else ((first < 0) | (first >= runs)))
-
-
 @dataclass(frozen=True)
 class LinfAttack:
     """Projected sign-gradient ascent x <- clip(x + alpha * sign(grad loss)), `steps` times, in an eps-ball and [0, 1].
@@ -99,7 +70,9 @@ class LinfAttack:
         decision: which rule ends the attack on an image: "any" misclassified iterate (the sound one), or a
             misclassified "last" iterate of a run (the paper's), which reports both.
         seed: of the random starts.
-        slots: pairs attacked at a time. Changes speed, not results.
+        slots: pairs attacked at a time; by default 256, on a GPU 2048. Changes speed, not results.
+        bfloat16: take gradients in it, see `slots.Gradients`; by default where the device is quicker at it, but not
+            under `probabilities`, whose subject is what float32 rounds away.
     """
 
     model: nn.Module
@@ -110,7 +83,8 @@ class LinfAttack:
     loss: str = "margin"
     decision: str = "any"
     seed: int = 0
-    slots: int = 256
+    slots: int | None = None
+    bfloat16: bool | None = None
 
     def __post_init__(self):
         if not 0 <= self.eps <= 1:
@@ -119,10 +93,10 @@ class LinfAttack:
             raise ValueError(f"alpha is {self.alpha}; expected 0 or more")
         if self.alpha > 0 and self.steps < 1:
             raise ValueError(f"alpha is {self.alpha} with {self.steps} steps; give steps >= 1, or alpha 0")
-        if self.restarts < 0 or self.slots < 1 or self.steps < 0:
-            raise ValueError(
-                f"restarts is {self.restarts}, steps {self.steps}, slots {self.slots}; expected at least 0, 0 and 1"
-            )
+        if self.restarts < 0 or self.steps < 0:
+            raise ValueError(f"restarts is {self.restarts}, steps {self.steps}; expected 0 or more")
+        if self.slots is not None and self.slots < 1:
+            raise ValueError(f"slots is {self.slots}; expected 1 or more, or None for the device's usual number")
         if self.loss not in LOSSES:
             raise ValueError(f"loss is {self.loss!r}; expected one of {', '.join(LOSSES)}")
         if self.decision not in DECISIONS:
@@ -155,30 +129,16 @@ class LinfAttack:
         """
         images = images.detach()
         ids = torch.arange(len(images), device=images.device) if ids is None else ids
-        _check_images(images, labels, ids)
-        with _untouched(self.model):
-            result = resume or self._clean(images, labels)
-            _Slots(self, images, labels, ids, start, result).run(save)
-        return result
+        check_images(images, labels, ids)
+        slots = self.slots or usual_slots(images.device)
+        with untouched(self.model):
+            result = resume or clean_result(self.model, images, labels, self.runs, slots)
+            queue = {"count": self.runs, "slots": slots, "decision": self.decision}
+            return Slots(_SignSteps(self, start), images, labels, ids, result, **queue).run(save)
 
     @property
     def runs(self) -> int:
         return max(self.restarts, 1)
-
-    def _clean(self, images: Tensor, labels: Tensor) -> AttackResult:
-        with torch.no_grad():
-            logits = torch.cat([self.model(part) for part in images.split(self.slots)])
-        _check_logits(logits, labels)
-        correct = logits.argmax(1) == labels
-        first = torch.where(correct, -1, 0).to(torch.int16)
-        return AttackResult(
-            correct,
-            first,
-            first.clone(),
-            torch.where(correct, 0, self.runs).to(torch.int16),
-            images.clone(),
-            len(images),
-        )
 
 
 def fgsm(model: nn.Module, eps: float, **options) -> LinfAttack:
@@ -199,146 +159,48 @@ def pgd(model: nn.Module, eps: float, alpha: float, steps: int, restarts: int = 
     return LinfAttack(model, eps, alpha, steps, restarts, **options)
 
 
-class _Slots:
-    """The loop: `self.image[s]` is in slot s at iterate `self.x[s]`, after `self.step[s]` steps of run `self.number[s]`."""
+class _SignSteps:
+    """The loop: after `step` steps of its run, a row stands at iterate `x`, in the ball between `lower` and `upper`."""
 
-    def __init__(
-        self,
-        attack: LinfAttack,
-        images: Tensor,
-        labels: Tensor,
-        ids: Tensor,
-        start: Tensor | None,
-        result: AttackResult,
-    ):
-        self.attack, self.images, self.labels, self.ids, self.start = attack, images, labels, ids, start
-        self.result = result
-        waiting = (result.next_run < attack.runs).nonzero().squeeze(1).tolist()
-        due = result.next_run.tolist()
-        self.queue = deque((image, due[image]) for image in waiting)
-        self.image = torch.empty(0, dtype=torch.int64, device=images.device)
-        self.number, self.step = self.image.clone(), self.image.clone()
-        self.x, self.lower, self.upper = images[:0].clone(), images[:0].clone(), images[:0].clone()
+    def __init__(self, attack: LinfAttack, start: Tensor | None):
+        self.attack, self.start = attack, start
 
-    def run(self, save: Callable[[AttackResult], None] | None) -> None:
-        last_save = time.monotonic()
-        self._fill(torch.arange(0, device=self.images.device))
-        while len(self.image):
-            self._refill(self._advance())
-            if save is not None and time.monotonic() - last_save > SAVE_EVERY:
-                save(self.result)
-                last_save = time.monotonic()
+    def begin(self, rows: Rows) -> None:
+        clean, eps = rows["clean"], self.attack.eps
+        rows["lower"], rows["upper"] = (clean - eps).clamp(min=0), (clean + eps).clamp(max=1)
+        rows["x"] = self._starts(rows).clamp(rows["lower"], rows["upper"])
+        rows["step"] = torch.zeros_like(rows["run"])
 
-    def _advance(self) -> Tensor:
-        """One model evaluation and step of every slot; returns bool [slots], the slots whose run is over."""
-        attack, labels, result = self.attack, self.labels[self.image], self.result
-        x = self.x.detach().requires_grad_()
-        logits = attack.model(x)
-        (gradient,) = torch.autograd.grad(loss_per_image(logits, labels, attack.loss).sum(), x)
-        result.calls += len(x)
-        wrong = logits.detach().argmax(1) != labels
-        moved = torch.clamp(self.x + attack.alpha * gradient.sign(), self.lower, self.upper)
-        # an image that one step did not move will not be moved by the next: this iterate is the last one
-        over = (self.step == attack.steps) | (moved == self.x).flatten(1).all(1)
-        _note_first(result.any_run, self.image[wrong], self.number[wrong])
-        if attack.decision == "any":
-            over |= wrong
-        else:
-            _note_first(result.last_run, self.image[over & wrong], self.number[over & wrong])
-        result.adversarial[self.image[over]] = self.x[over]
-        self.x, self.step = moved, self.step + 1
-        return over
-
-    def _refill(self, over: Tensor) -> None:
-        """Write off the runs that are over, queue the images that have runs left, and fill the free slots."""
-        if not over.any():
-            return
-        image, number = self.image[over], self.number[over]
-        sealed = (self.result.any_run if self.attack.decision == "any" else self.result.last_run)[image] >= 0
-        done = sealed | (number + 1 >= self.attack.runs)
-        self.result.next_run[image] = torch.where(done, self.attack.runs, number + 1).to(torch.int16)
-        self.queue.extend(zip(image[~done].tolist(), (number[~done] + 1).tolist(), strict=True))
-        self._fill((~over).nonzero().squeeze(1))
-
-    def _fill(self, kept: Tensor) -> None:
-        """Keep these slots, and start the next pairs of the queue in the others."""
-        count = min(self.attack.slots - len(kept), len(self.queue))
-        pairs = [self.queue.popleft() for _ in range(count)]
-        new = torch.tensor(pairs, dtype=torch.int64, device=self.images.device).view(-1, 2)
-        image, number = new[:, 0], new[:, 1]
-        clean = self.images[image]
-        lower, upper = (clean - self.attack.eps).clamp(min=0), (clean + self.attack.eps).clamp(max=1)
-        x = self._starts(image, number, clean).clamp(lower, upper)
-        self.image, self.number = torch.cat([self.image[kept], image]), torch.cat([self.number[kept], number])
-        self.step = torch.cat([self.step[kept], torch.zeros_like(image)])
-        self.x, self.lower, self.upper = (
-            torch.cat([old[kept], fresh]) for old, fresh in ((self.x, x), (self.lower, lower), (self.upper, upper))
-        )
-
-    def _starts(self, image: Tensor, number: Tensor, clean: Tensor) -> Tensor:
-        if self.attack.restarts == 0:
-            x = clean.clone()
-        else:
-            u = streams.uniform(self.attack.seed, self.ids[image], number, clean.shape[1:])
-            x = clean + (2 * u - 1) * self.attack.eps
+    def _starts(self, rows: Rows) -> Tensor:
+        x = rows["clean"]
+        if self.attack.restarts:
+            u = streams.uniform(self.attack.seed, rows["id"], rows["run"], x.shape[1:])
+            x = x + (2 * u - 1) * self.attack.eps
         if self.start is not None:
-            x = torch.where((number == 0).view(-1, 1, 1, 1), self.start[image], x)
+            x = torch.where((rows["run"] == 0).view(-1, 1, 1, 1), self.start[rows["image"]], x)
         return x
 
+    def advance(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+        x, labels = rows["x"], rows["label"]
+        gradients = self._gradients(x.device)
+        logits, _, gradient = gradients(x, lambda logits: loss_per_image(logits, labels, self.attack.loss))
+        moved = torch.clamp(x + self.attack.alpha * gradient.sign(), rows["lower"], rows["upper"])
+        # an image that one step did not move will not be moved by the next: this iterate is the last one
+        over = (rows["step"] == self.attack.steps) | (moved == x).flatten(1).all(1)
+        wrong = gradients.misclassified(x, logits, labels, over)
+        rows["x"], rows["step"] = moved, rows["step"] + 1
+        return x, wrong, over
 
-def _note_first(first: Tensor, image: Tensor, number: Tensor) -> None:
-    """first[image] = number where nothing was noted before."""
-    first[image] = torch.where(first[image] < 0, number.to(first.dtype), first[image])
-
-
-@contextlib.contextmanager
-def _untouched(model: nn.Module):
-    """Eval mode and frozen parameters inside; every module's mode and every parameter's flag restored, come what may."""
-    modes = [(module, module.training) for module in model.modules()]
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        model.eval()
-        for parameter, _ in flags:
-            parameter.requires_grad_(False)
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
+    def _gradients(self, device: torch.device) -> Gradients:
+        chosen = self.attack.bfloat16
+        if chosen is None:
+            chosen = self.attack.loss != "probabilities" and has_fast_bfloat16(device)
+        return Gradients(self.attack.model, bfloat16=chosen)
 
 
-def _check_images(images: Tensor, labels: Tensor, ids: Tensor) -> None:
-    if images.dtype != torch.float32 or images.dim() != 4:
-        raise ValueError(
-            f"images are {images.dtype} of shape {tuple(images.shape)}; expected float32 [B, C, H, W] in "
-            "[0, 1] (uint8 images: divide by 255)"
-        )
-    for name, numbers in (("labels", labels), ("ids", ids)):
-        if numbers.dtype != torch.int64 or numbers.shape != images.shape[:1]:
-            raise ValueError(
-                f"{name} are {numbers.dtype} of shape {tuple(numbers.shape)}; expected int64 [{len(images)}]"
-            )
-    if len(images) and not (0 <= float(images.min()) and float(images.max()) <= 1):
-        raise ValueError(
-            f"images range from {float(images.min()):g} to {float(images.max()):g}; expected [0, 1] "
-            "(normalisation belongs into the model)"
-        )
-
-
-def _check_logits(logits: Tensor, labels: Tensor) -> None:
-    # the largest of several NaN is class 0: a diverged network would pass for robust on it
-    if not logits.isfinite().all():
-        raise ValueError(
-            f"the network's logits are not finite for {int((~logits.isfinite()).any(1).sum())} of "
-            f"{len(logits)} images; it has probably diverged in training"
-        )
-    if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < logits.shape[1]):
-        raise ValueError(
-            f"labels range from {int(labels.min())} to {int(labels.max())}; "
-            f"expected 0 to {logits.shape[1] - 1} for a network with {logits.shape[1]} classes"
-        )
+def usual_slots(device: torch.device) -> int:
+    """As many pairs as keep the device busy; more gains nothing."""
+    return 2048 if device.type == "cuda" else 256
 
 
 def run_torchattacks(
@@ -368,9 +230,10 @@ def run_torchattacks(
             "choose the engine 'reprolib' for these"
         )
     images = images.detach()
-    _check_images(images, labels, torch.arange(len(images)) if ids is None else ids)
-    with _untouched(attack.model):
-        result = resume or attack._clean(images, labels)
+    check_images(images, labels, ids)
+    slots = attack.slots or usual_slots(images.device)
+    with untouched(attack.model):
+        result = resume or clean_result(attack.model, images, labels, attack.runs, slots)
         if attack.steps == 1 and attack.alpha == attack.eps and attack.restarts == 0:
             engine = torchattacks.FGSM(attack.model, attack.eps)
         elif attack.restarts == 0:
@@ -379,7 +242,7 @@ def run_torchattacks(
             engine = torchattacks.PGD(attack.model, attack.eps, attack.alpha, attack.steps, random_start=True)
         for number in range(attack.runs):
             rows = (result.next_run == number).nonzero().squeeze(1)
-            for part in rows.split(attack.slots) if len(rows) else ():
+            for part in rows.split(slots) if len(rows) else ():
                 with torch.random.fork_rng(), torch.enable_grad():
                     torch.manual_seed((attack.seed * 10_007 + number) * 10_000_019 + int(part[0]))
                     adversarial = engine(images[part], labels[part]).detach()

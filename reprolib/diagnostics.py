@@ -22,11 +22,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reprolib import streams
-from reprolib.attacks import AttackResult, LinfAttack, _check_images, _untouched, fgsm, loss_per_image
+from reprolib.attacks import AttackResult, LinfAttack, fgsm, loss_per_image
 from reprolib.autoattack import STANDARD, AutoAttack
 from reprolib.probes import BPDA, NOISE, is_right, random_noise, transfer
+from reprolib.slots import check_images, untouched
 
 VERDICTS = ("robust", "masked gradients", "robust only to transfer", "attack too weak", "not robust")
+
+BATCH = 256  # images that go through the network together
 
 # The limits, with their source; percent of the images unless another unit is named. They are meant for 1000 images: on
 # fewer, a limit may be less than one image, and so one image is no failure, except where the limit is 0.
@@ -122,7 +125,7 @@ def check(
     images, labels = data
     _check_claim(model, images, labels, attack)
     gpus = [images.device] if images.is_cuda else []
-    with torch.random.fork_rng(devices=gpus), _untouched(model), _untouched(parent or nn.Identity()):
+    with torch.random.fork_rng(devices=gpus), untouched(model), untouched(parent or nn.Identity()):
         case = _Case(model, parent, images.detach(), labels, attack, draws)
         _check_classes(case)
         rows = [row for one in CHECKS for row in one(case)]
@@ -139,7 +142,7 @@ def _table(rows: list[_Row]) -> pd.DataFrame:
 def _check_claim(model: nn.Module, images: Tensor, labels: Tensor, attack: Callable) -> None:
     if len(images) == 0:
         raise ValueError("there are no images to check the claim on")
-    _check_images(images, labels, torch.arange(len(images)))
+    check_images(images, labels)
     makes = callable(attack) and not isinstance(attack, LinfAttack)  # which is callable, but with images
     made = attack(model) if makes else attack
     if not (makes and isinstance(made, LinfAttack)):
@@ -209,7 +212,7 @@ class _Case:
     def _gradients(self, attack: LinfAttack, images: Tensor) -> Tensor:
         """Of the claimed loss, float [n, C*H*W]."""
         found = []
-        for some, truth in zip(images.split(attack.slots), self.labels.split(attack.slots), strict=True):
+        for some, truth in zip(images.split(BATCH), self.labels.split(BATCH), strict=True):
             x = some.clone().requires_grad_()
             found += torch.autograd.grad(loss_per_image(attack.model(x), truth, attack.loss).sum(), x)
         return torch.cat(found).flatten(1)
@@ -360,7 +363,7 @@ def _forward(case: _Case) -> list[_Row]:
 
 @torch.no_grad()
 def _logits(case: _Case) -> Tensor:
-    return torch.cat([case.model(some) for some in case.images.split(case.attack.slots)])
+    return torch.cat([case.model(some) for some in case.images.split(BATCH)])
 
 
 def _gradient(case: _Case) -> list[_Row]:

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from reprolib import attacks, data, probes, training
+from reprolib import attacks, data, devices, probes, training
 from reprolib.autoattack import STANDARD, AutoAttack, Probabilities
 from reprolib.specs import ENSEMBLE, Evaluation, Job, Plan
 from reprolib.store import Store, key
 
-CODE = tuple(f"reprolib.{name}" for name in ("attacks", "streams", "models", "winograd"))  # behind an outcome
+CODE = tuple(
+    f"reprolib.{name}" for name in ("attacks", "slots", "devices", "streams", "models", "winograd")
+)  # behind an outcome
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def artefact(spec: Evaluation, dataset: data.Dataset) -> str:
     record = spec.content() | {"checkpoint": training.artefact(spec.training, dataset)}
     if spec.source:
         record["source_checkpoint"] = training.artefact(spec.source, dataset)
-    code = (*CODE, "reprolib.autoattack") if spec.attack.name in ENSEMBLE else CODE
+    code = (*CODE, "reprolib.autoattack", "reprolib.autoattack_parts") if spec.attack.name in ENSEMBLE else CODE
     return f"evaluation/{key('evaluation', record, dataset.checksum, code)}"
 
 
@@ -68,7 +70,7 @@ def _run(spec: Evaluation, dataset: data.Dataset, store: Store, name: str, progr
     images, labels = dataset.test.images[: spec.size].float() / 255, dataset.test.labels[: spec.size]
     resume, before = _unfinished(store, name, images)
     started = time.monotonic()
-    device = training.device_name(images.device)
+    device = devices.device_name(images.device)
 
     label = (
         f"{training.describe(spec.training)} epoch {spec.epoch}: {spec.attack.name} {spec.attack.loss} {spec.decision}"
@@ -96,7 +98,7 @@ def _run_transfer(spec: Evaluation, dataset: data.Dataset, store: Store, name: s
     adversarial = _crafted(spec.crafting(), dataset, store, progress)
     correct, stands = probes.is_right(model, images, labels), probes.is_right(model, adversarial, labels)
     broken_in = torch.where(correct & stands, -1, 0).to(torch.int16)
-    seconds, device = round(time.monotonic() - started, 2), training.device_name(images.device)
+    seconds, device = round(time.monotonic() - started, 2), devices.device_name(images.device)
     meta = {"spec": spec.content(), "calls": 2 * len(images), "seconds": seconds, "device": device}
     store.save(name, {"correct": correct, "any_run": broken_in, "last_run": broken_in.clone()}, meta)
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from reprolib import streams
-from reprolib.attacks import LinfAttack, _check_images, _untouched
+from reprolib.attacks import LinfAttack
+from reprolib.slots import check_images, untouched
 
 NOISE = 1 << 20  # first of the random streams used here, away from those of patches and random starts
 
@@ -23,8 +24,8 @@ def random_noise(
     images or labels.
     """
     ids = torch.arange(len(images), device=images.device)
-    _check_images(images, labels, ids)
-    with _untouched(model), torch.no_grad():
+    check_images(images, labels, ids)
+    with untouched(model), torch.no_grad():
         robust = is_right(model, images, labels)
         for draw in range(draws):
             rows = robust.nonzero().squeeze(1)
@@ -58,5 +59,5 @@ class BPDA(nn.Module):
 def is_right(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 500) -> Tensor:
     """bool [B]: the network's largest logit is the label's; images float32 [B, C, H, W] in [0, 1], labels int64 [B]."""
     parts = zip(images.split(batch_size), labels.split(batch_size), strict=True)
-    with _untouched(model), torch.no_grad():
+    with untouched(model), torch.no_grad():
         return torch.cat([model(some).argmax(1) == truth for some, truth in parts])

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from reprolib import claims, contradictions, data, evaluation, ladder, models, patches, specs, store, training
 from reprolib.attacks import LinfAttack
-from reprolib.autoattack import STANDARD
+from reprolib.autoattack import STANDARD, part_of
 from reprolib.specs import Plan, Settings
 
 RESULTS = store.ROOT / "results"
@@ -141,8 +141,9 @@ def measure_ensemble(plan: Plan, dataset: data.Dataset, artefacts: store.Store) 
         rows = {(job.attack, protocol): attacked.robust()}
         if job.attack == "AutoAttack":
             rows |= {("Clean", "clean"): attacked.correct} if protocol == "sound" else {}
+            broken_by = part_of(attacked.any_run)
             for number, part in enumerate(STANDARD):
-                rows[f"broken by {part}", protocol] = attacked.correct & (attacked.any_run == number)
+                rows[f"broken by {part}", protocol] = attacked.correct & (broken_by == number)
         for (row, shown_as), mask in rows.items():
             cells.append(
                 cell(
@@ -257,7 +258,7 @@ def provenance(
     """
     jobs = plan.jobs if plan and jobs is None else jobs
     origin = {
-        "commit": _git("rev-parse", "HEAD") or "unknown",
+        "commit": commit(),
         "dirty": bool(_git("status", "--porcelain", "-uno", "--", ".", ":!results")),
         "profile": settings.folder,
         "settings": settings.content(),
@@ -286,6 +287,11 @@ def provenance(
             "attacks": round(sum(o.seconds for o in outcomes), 1),
         }
     return origin
+
+
+def commit() -> str:
+    """The commit that is checked out, 40 hex digits; "unknown" outside a git checkout."""
+    return _git("rev-parse", "HEAD") or "unknown"
 
 
 def _git(*arguments: str) -> str:

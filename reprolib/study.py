@@ -67,7 +67,9 @@ def plot_saturation(cells: list[dict], plan: Plan) -> Figure:
         name = f"{column} ({count} seed{'s' if count > 1 else ''})"
         (line,) = axis.plot(found["epoch"], found["mean"], "o-", label=name)
         axis.fill_between(found["epoch"].astype(float), found["min"], found["max"], color=line.get_color(), alpha=0.2)
-    axis.set(xlabel="fine-tuning epochs", ylabel="saturated test images (%)", ylim=(-2, 100), xticks=plan.ablation_epochs())
+    axis.set(
+        xlabel="fine-tuning epochs", ylabel="saturated test images (%)", ylim=(-2, 100), xticks=plan.ablation_epochs()
+    )
     axis.legend(fontsize="small")
     return figure
 

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from reprolib import data, models, patches
+from reprolib.devices import device_name, has_fast_bfloat16
 from reprolib.specs import Training
 from reprolib.store import Store, key
 
 CODE = tuple(
-    f"reprolib.{name}" for name in ("training", "patches", "models", "winograd", "streams")
+    f"reprolib.{name}" for name in ("training", "devices", "patches", "models", "winograd", "streams")
 )  # behind a checkpoint
 SAVE_EVERY = 5.0  # seconds of training that a killed process may lose
 SATURATED = 1e-7  # a true-class probability above 1 minus this counts as saturated
@@ -220,18 +221,3 @@ def describe(spec: Training) -> str:
     if spec.copies == "patched":
         return f"{spec.patch_size}-P{spec.patch_count} {spec.optimizer}"
     return f"no patches {spec.optimizer}" if spec.copies == "unmodified" else f"pre-training {spec.optimizer}"
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 pays: CUDA from Ampere on, and CPUs with AMX tiles (elsewhere float32 is faster)."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device)[0] >= 8
-    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
-
-
-def device_name(device: torch.device) -> str:
-    """The device and the precision that training uses there, for a table's provenance."""
-    precision = "bfloat16" if has_fast_bfloat16(device) else "float32"
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, {precision}"
-    return f"CPU, {torch.get_num_threads()} thread(s), {precision}"

@@ -98,3 +98,14 @@ def sturdy() -> nn.Module:
 @pytest.fixture(scope="session")
 def held_out() -> tuple[torch.Tensor, torch.Tensor]:
     return toy_task(200, seed=2)
+
+
+class Scale(nn.Module):
+    """Multiplies logits: the same decisions, other certainty."""
+
+    def __init__(self, factor: float):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor

@@ -1,93 +1,190 @@
-"""AutoAttack is the standard one, part by part, believes nothing unchecked, and is at least as strong as its parts."""
+"""AutoAttack is the standard one, agrees with torchattacks' parts, and is at least as strong as each of its parts."""
 
 import copy
+import math
 
 import pytest
 import torch
 import torchattacks
-from conftest import TOY_EPS
+from conftest import TOY_EPS, Scale
+from scipy.optimize import linprog
 from torch import Tensor, nn
 
-from reprolib import autoattack
+from reprolib import autoattack_parts, slots
 from reprolib.attacks import pgd
-from reprolib.autoattack import STANDARD, AutoAttack, Probabilities, part
+from reprolib.autoattack import RUNS, STANDARD, AutoAttack, Probabilities, part_of
+from reprolib.autoattack_parts import FAB, AutoPGD, Square, cross_entropy, targeted_dlr, to_plane
+from reprolib.slots import Gradients
 
-OFFICIAL = {
-    "APGD-CE": (torchattacks.APGD, {"steps": 100, "loss": "ce", "eot_iter": 1, "thr_decr": 0.75}),
-    "APGD-T": (torchattacks.APGDT, {"steps": 100, "n_target_classes": 9, "eot_iter": 1, "thr_decr": 0.75}),
-    "FAB-T": (torchattacks.FAB, {"steps": 100, "n_target_classes": 9, "multi_targeted": True, "alpha_max": 0.1,
-                                 "eta": 1.05, "beta": 0.9}),
-    "Square": (torchattacks.Square, {"n_queries": 5000, "p_init": 0.8, "loss": "margin", "rescale_schedule": False}),
-}
+# --- the parts, against torchattacks' and against their definitions -----------------------------------------------
 
 
-class Stub:
-    """Stands in for a part: keeps what it was given, and returns what `answer` makes of it."""
-
-    def __init__(self, answer):
-        self.answer, self.given = answer, []
-
-    def __call__(self, name, model, eps, classes, seed):
-        def attack(images: Tensor, labels: Tensor) -> Tensor:
-            self.given.append((name, images.clone(), labels.clone()))
-            return self.answer(name, images)
-
-        return attack
+@pytest.fixture(scope="module")
+def ten_classes() -> tuple[nn.Module, Tensor, Tensor]:
+    """A network of ten classes with small steps between them, and 40 images that it classifies correctly."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10)).eval()
+        images = torch.rand(40, 1, 8, 8)
+    return net.requires_grad_(False), images, net(images).argmax(1)
 
 
-@pytest.fixture
-def stub(monkeypatch):
-    def install(answer) -> Stub:
-        made = Stub(answer)
-        monkeypatch.setattr(autoattack, "part", made)
-        return made
-
-    return install
+def started(method, images: Tensor, labels: Tensor, run: int = 0) -> dict[str, Tensor]:
+    ids = torch.arange(len(images))
+    rows = {"image": ids, "id": ids, "run": torch.full_like(ids, run), "label": labels, "clean": images}
+    method.begin(rows)
+    return rows
 
 
-class Threshold(nn.Module):
-    """One pixel, ten classes: class 0 below 0.5, class 1 above."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = images.flatten(1)[:, :1]
-        return torch.cat([0.5 - x, x - 0.5, x.new_full((len(x), 8), -9.0)], 1)
+def peer(kind, net: nn.Module, **settings):
+    made = kind(net, eps=0.03, n_restarts=1, seed=7, **settings)
+    made.device = "cpu"
+    return made
 
 
-def pixels(*values: float) -> Tensor:
-    return torch.tensor(values).view(-1, 1, 1, 1)
+@pytest.mark.parametrize("loss, target", [(cross_entropy, None), (targeted_dlr, 2), (targeted_dlr, 5)])
+def test_auto_pgd_takes_torchattacks_steps_from_the_same_start(ten_classes, monkeypatch, loss, target):
+    net, images, labels = ten_classes
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        start = torch.rand(images.shape)
+        torch.manual_seed(7)
+        if target is None:
+            theirs = peer(torchattacks.APGD, net, steps=100, loss="ce", rho=0.75)
+        else:
+            theirs = peer(torchattacks.APGDT, net, steps=100, rho=0.75, n_classes=10)
+            theirs.target_class = target
+        best, survives, best_loss, _ = theirs.attack_single_run(images, labels)
+    monkeypatch.setattr(autoattack_parts.streams, "uniform", lambda *_: start)
+    method = AutoPGD(Gradients(net), 0.03, loss, seed=0)
+    rows = started(method, images, labels, run=0 if target is None else target - 2)
+    fallen = torch.zeros(len(images), dtype=torch.bool)
+    for step in range(101):
+        _, wrong, over = method.advance(rows)
+        fallen |= wrong
+        assert bool(over.all()) == (step == 100)
+    assert torch.equal(fallen, ~survives) and 5 < int(fallen.sum()) < 40
+    assert torch.allclose(rows["best"], best, atol=1e-4) and torch.allclose(rows["best_loss"], best_loss, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", STANDARD)
-def test_parts_have_the_official_settings(name, brittle):
-    kind, settings = OFFICIAL[name]
-    made = part(name, brittle, eps=0.3, classes=10, seed=4)
-    assert type(made) is kind
-    assert (made.norm, made.eps, made.n_restarts, made.seed) == ("Linf", 0.3, 1, 4)
-    assert {field: getattr(made, field) for field in settings} == settings
+@pytest.mark.parametrize("target", [2, 5])
+def test_fab_finds_torchattacks_distances(ten_classes, target):
+    net, images, labels = ten_classes
+    fab = {"alpha_max": 0.1, "eta": 1.05, "beta": 0.9}
+    theirs = peer(torchattacks.FAB, net, steps=100, multi_targeted=True, n_classes=10, **fab)
+    theirs.target_class = target
+    expected = (theirs.attack_single_run_targeted(images, labels) - images).abs().flatten(1).amax(1)
+    method = FAB(Gradients(net), 0.03)
+    rows, found = started(method, images, labels, run=target - 2), torch.full((40,), torch.inf)
+    over = torch.tensor(False)
+    while not over.all():
+        on_the_way_back = rows["came_back"]  # these points torchattacks does not look at
+        judged, wrong, over = method.advance(rows)
+        distance = (judged - images).abs().flatten(1).amax(1)
+        nearer = (net(judged).argmax(1) != labels) & (distance < found) & ~on_the_way_back
+        found = torch.where(nearer, distance, found)
+        assert torch.equal(wrong, (net(judged).argmax(1) != labels) & (distance <= 0.03))
+    assert torch.allclose(found, expected, atol=1e-4)
 
 
-def test_the_standard_order():
-    assert AutoAttack.parts == ("APGD-CE", "APGD-T", "FAB-T", "Square") == tuple(OFFICIAL)
+def test_the_way_to_a_plane_is_the_shortest_in_the_box():
+    generator = torch.Generator().manual_seed(0)
+    points, normals = torch.rand(12, 1, 4, 4, generator=generator), torch.randn(12, 1, 4, 4, generator=generator)
+    offsets = torch.randn(12, generator=generator)
+    normals[0] = 0.0  # a vanished gradient leads nowhere
+    offsets[1] = (normals[1] * points[1]).sum()  # already there
+    offsets[2] = 100.0  # out of the box's reach: as far as it goes
+    moves = to_plane(points, normals, offsets)
+    assert not moves[0].any() and moves[1].abs().max() < 1e-6
+    corner = torch.where(normals[2] > 0, 1.0, 0.0)
+    assert torch.allclose(points[2] + moves[2], corner, atol=1e-6)
+    for z, w, b, move in zip(points[3:], normals[3:], offsets[3:], moves[3:], strict=True):
+        z, w = z.flatten().double(), w.flatten().double()
+        rows = [[sign * (i == j) for i in range(16)] + [-1] for j in range(16) for sign in (1, -1)]
+        least = linprog([0] * 16 + [1], rows, [0] * 32, [[*w.tolist(), 0]], [float(b) - float(w @ z)],
+                        [(-float(p), 1 - float(p)) for p in z] + [(0, None)])
+        assert least.status == 0 and abs(least.fun - float(move.abs().max())) < 1e-5
+        assert abs(float((w * (z + move.flatten())).sum() - b)) < 1e-4
 
 
-def test_nine_targets_at_most(brittle):
-    targets = [part("APGD-T", brittle, 0.1, classes).n_target_classes for classes in (5, 10, 1000)]
-    assert targets == [4, 9, 9]
+@pytest.mark.parametrize("side", [8, 28, 32])
+def test_squares_shrink_as_torchattacks_do(side):
+    theirs = torchattacks.Square(nn.Identity(), n_queries=5000, p_init=0.8, resc_schedule=False)
+    expected = [max(round(math.sqrt(theirs.p_selection(i) * side * side)), 1) for i in range(5000)]
+    ours = Square(Gradients(nn.Identity()), 0.1, 0)._sides(torch.arange(5000), side, side)
+    assert ours.tolist() == expected and Square.queries == 5000
+
+
+def test_a_square_is_one_colour_in_one_place(ten_classes):
+    net, images, labels = ten_classes
+    method = Square(Gradients(net), 0.03, seed=3)
+    rows = started(method, images, labels)
+    corners = (rows["x"] - images).abs()
+    assert torch.all(((corners - 0.03).abs() < 1e-6) | (rows["x"] == 0) | (rows["x"] == 1)), "the start is stripes"
+    rows["query"] = torch.arange(0, 4000, 100)
+    changes, sides = method._squares(rows), method._sides(rows["query"], 8, 8)
+    for change, side in zip(changes, sides.tolist(), strict=True):
+        where = change[0].nonzero()
+        assert len(where) == side * side and (where.amax(0) - where.amin(0) + 1).tolist() == [side, side]
+        assert change[0][change[0] != 0].unique().abs().tolist() == [pytest.approx(0.06)]
+
+
+def test_square_keeps_what_lowers_the_margin(ten_classes):
+    net, images, labels = ten_classes
+    method = Square(Gradients(net), 0.03, seed=3)
+    rows = started(method, images, labels)
+    lowest = torch.full((40,), torch.inf)
+    for _ in range(50):
+        x = rows["x"]
+        method.advance(rows)
+        logits = net(x)
+        margin = logits.gather(1, labels[:, None])[:, 0] - logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+        lowest = torch.minimum(lowest, margin)
+        assert torch.allclose(rows["lowest"], lowest)
+        assert (rows["x"] - images).abs().max() <= 0.03 + 1e-6 and 0 <= rows["x"].min() and rows["x"].max() <= 1
+
+
+# --- the whole ----------------------------------------------------------------------------------------------------
+
+
+def test_the_standard_version():
+    """Croce and Hein 2020: the parts, their order, and each one's steps, targets, restarts, queries and constants."""
+    assert AutoAttack.parts == ("APGD-CE", "APGD-T", "FAB-T", "Square")
+    assert RUNS == {"APGD-CE": 1, "APGD-T": 9, "FAB-T": 9, "Square": 1}
+    assert (AutoPGD.steps, AutoPGD.momentum, AutoPGD.enough, AutoPGD.windows) == (100, 0.75, 0.75, (22, 3, 6))
+    assert (FAB.steps, FAB.most_bias, FAB.overshoot, FAB.way_back) == (100, 0.1, 1.05, 0.9)
+    assert (Square.queries, Square.first_share) == (5000, 0.8)
+
+
+@pytest.mark.parametrize("name, kind, loss", [
+    ("APGD-CE", AutoPGD, cross_entropy), ("APGD-T", AutoPGD, targeted_dlr), ("FAB-T", FAB, None), ("Square", Square, None)])
+def test_each_part_is_what_its_name_says(brittle, name, kind, loss):
+    made = AutoAttack(brittle, 0.1, seed=4)._method(name, 1, torch.device("cpu"))
+    assert type(made) is kind and made.eps == 0.1 and getattr(made, "loss", None) is loss
 
 
 def test_torchattacks_own_autoattack_is_another_one(brittle):
-    """The reason for this module: were this to change, the module could go."""
     own = torchattacks.AutoAttack(brittle, eps=0.1)._autoattack.attacks
     assert [own[0].steps, own[1].steps, own[2].steps, own[3].rescale_schedule] == [10, 10, 10, True]
+
+
+def test_targets_are_the_likeliest_wrong_classes(ten_classes):
+    net, images, labels = ten_classes
+    runs = torch.arange(40) % 9
+    targets = autoattack_parts.ranked_targets(Gradients(net), images, runs)
+    logits = net(images)
+    for row in range(40):
+        above = (logits[row] > logits[row, targets[row]]).sum()
+        assert int(above) == int(runs[row]) + 1 and targets[row] != labels[row]
 
 
 def test_at_most_the_accuracy_of_every_member(sturdy, held_out):
     whole = AutoAttack(sturdy, TOY_EPS).run(*held_out)
     members = [AutoAttack(sturdy, TOY_EPS, parts=(name,)).run(*held_out).robust() for name in STANDARD]
     assert 0.5 < whole.robust().float().mean() < 0.9
-    assert all(whole.robust().sum() <= member.sum() for member in members)
+    assert torch.equal(whole.robust(), torch.stack(members).all(0)), "what every part leaves, and nothing else"
     assert whole.robust().sum() <= pgd(sturdy, TOY_EPS, 0.02, 40, 2, loss="logits").run(*held_out).robust().sum()
-    broken_by = [int(((whole.any_run == number) & whole.correct).sum()) for number in range(4)]
+    broken_by = [int(((part_of(whole.any_run) == number) & whole.correct).sum()) for number in range(4)]
     assert broken_by[0] > 0 and broken_by[1] > 0 and sum(broken_by) == int((whole.correct & ~whole.robust()).sum())
 
 
@@ -103,68 +200,81 @@ def test_sure_networks_are_broken_where_cross_entropy_has_no_gradient(brittle, h
     assert not AutoAttack(scaled, TOY_EPS).run(*held_out).robust().any()
 
 
-class Scale(nn.Module):
-    def __init__(self, factor: float):
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.factor
-
-
 @pytest.mark.parametrize("name", STANDARD)
 def test_adversarial_images_are_what_they_are_said_to_be(sturdy, held_out, name):
     images, labels = held_out
-    result = AutoAttack(sturdy, TOY_EPS, parts=(name,), batch_size=64).run(images, labels)
+    result = AutoAttack(sturdy, TOY_EPS, parts=(name,), slots=64).run(images, labels)
     broken = result.correct & ~result.robust()
-    assert (result.adversarial - images).abs().max() <= TOY_EPS + autoattack.SLACK
+    assert (result.adversarial - images).abs().max() <= TOY_EPS + 1e-6
     assert 0 <= result.adversarial.min() and result.adversarial.max() <= 1
     assert (sturdy(result.adversarial).argmax(1) != labels)[broken].all()
     assert torch.equal(result.adversarial[~broken], images[~broken])
 
 
-@pytest.mark.parametrize("answer", [
-    lambda name, images: images.new_full(images.shape, torch.nan),
-    lambda name, images: images + 0.11,  # misclassified, but outside the ball
-    lambda name, images: images + 0.05,  # in the ball, but not misclassified
-    lambda name, images: images - 0.7,  # outside [0, 1] as well
-])
-def test_what_a_part_returns_is_checked(stub, answer):
-    stub(answer)
-    result = AutoAttack(Threshold(), 0.1).run(pixels(0.4, 0.42), torch.tensor([0, 0]))
-    assert result.robust().all() and torch.equal(result.adversarial, pixels(0.4, 0.42))
+def test_each_part_sees_the_survivors_alone(sturdy, held_out, monkeypatch):
+    """A part's first evaluation of the network is of the images that no part before it broke."""
+    seen = []
+
+    class Spy(slots.Slots):
+        def __init__(self, method, images, labels, ids, result, **settings):
+            super().__init__(method, images, labels, ids, result, **settings)
+            seen.append(({image for image, _ in self.queue}, set((result.any_run < 0).nonzero()[:, 0].tolist())))
+
+    monkeypatch.setattr("reprolib.autoattack.Slots", Spy)
+    AutoAttack(sturdy, TOY_EPS).run(*held_out)
+    assert len(seen) == 4 and all(queued == unbroken for queued, unbroken in seen)
+    assert len(seen[0][0]) > len(seen[1][0]) > len(seen[3][0]) > 0
 
 
-def test_each_part_sees_the_survivors_alone(stub):
-    """The first part breaks what lies nearer than 0.05, the second what lies nearer than 0.1; one image is wrong."""
-    spy = stub(lambda name, images: images + {"APGD-CE": 0.05, "APGD-T": 0.1}.get(name, 0.0))
-    images, labels = pixels(0.3, 0.47, 0.42, 0.6, 0.48), torch.tensor([0, 0, 0, 0, 0])
-    result = AutoAttack(Threshold(), 0.1).run(images, labels)
-    seen = {name: [round(float(x), 2) for x in given.flatten()] for name, given, _ in spy.given}
-    assert seen == {"APGD-CE": [0.3, 0.47, 0.42, 0.48], "APGD-T": [0.3, 0.42], "FAB-T": [0.3], "Square": [0.3]}
-    assert result.correct.tolist() == [True, True, True, False, True]
-    assert result.any_run.tolist() == [-1, 0, 1, 0, 0] and result.robust().tolist() == [True] + [False] * 4
+@pytest.fixture(scope="module")
+def some(held_out) -> tuple[Tensor, Tensor]:
+    return tuple(tensor[:40] for tensor in held_out)
 
 
-def test_goes_on_where_it_stopped(stub):
-    spy = stub(lambda name, images: images + {"APGD-CE": 0.05, "APGD-T": 0.1}.get(name, 0.0))
-    images, labels = pixels(0.3, 0.47, 0.42, 0.31, 0.48), torch.zeros(5, dtype=torch.int64)
-    attack = AutoAttack(Threshold(), 0.1, batch_size=2)
-    expected, calls, saved = attack.run(images, labels), len(spy.given), []
+@pytest.fixture(scope="module")
+def whole(sturdy, some) -> slots.AttackResult:
+    return AutoAttack(sturdy, TOY_EPS).run(*some)
+
+
+def test_results_do_not_depend_on_slots_or_order(sturdy, some, whole):
+    images, labels = some
+    few = AutoAttack(sturdy, TOY_EPS, slots=17).run(images.flip(0), labels.flip(0), torch.arange(40).flip(0))
+    assert torch.equal(few.any_run.flip(0), whole.any_run) and torch.equal(few.correct.flip(0), whole.correct)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.9])
+def test_goes_on_where_it_stopped(sturdy, some, whole, monkeypatch, share):
+    """Killed at a share of its evaluations, in whichever part that is, it ends where it would have."""
+    attack, saved = AutoAttack(sturdy, TOY_EPS), []
+    monkeypatch.setattr(slots, "SAVE_EVERY", -1)
 
     class Killed(Exception):
         pass
 
     def save(result):
-        saved[:] = [copy.deepcopy(result)]
-        if len(spy.given) == calls + 3:
+        if result.calls > share * whole.calls:
+            saved.append(copy.deepcopy(result))
             raise Killed
 
     with pytest.raises(Killed):
-        attack.run(images, labels, save=save)
-    result = attack.run(images, labels, resume=saved[0])
-    assert len(spy.given) == 2 * calls
-    assert torch.equal(result.any_run, expected.any_run) and torch.equal(result.next_run, expected.next_run)
+        attack.run(*some, save=save)
+    result = attack.run(*some, resume=saved[0])
+    assert torch.equal(result.any_run, whole.any_run) and torch.equal(result.next_run, whole.next_run)
+    assert result.calls < whole.calls + 40 * 5002, "at most the runs that were in flight are run again"
+
+
+class Broken(nn.Module):
+    """Answers NaN wherever a pixel is above 0.5, and class 0 elsewhere."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.flatten(1).amax(1, keepdim=True)
+        return torch.cat([1 + 0 * x, x.new_zeros(len(x), 9)], 1) + torch.where(x > 0.5, torch.nan, 0.0)
+
+
+@pytest.mark.parametrize("name", ["APGD-CE", "Square"])
+def test_a_network_that_fails_is_not_fooled(name):
+    result = AutoAttack(Broken(), 0.2, parts=(name,)).run(torch.full((3, 1, 4, 4), 0.4), torch.zeros(3, dtype=torch.int64))
+    assert result.robust().all()
 
 
 @pytest.mark.parametrize("name", STANDARD)
@@ -203,13 +313,17 @@ def test_probabilities_are_those_of_the_network(brittle, held_out):
     assert torch.allclose(handed.sum(1), torch.ones(200)) and torch.equal(handed.argmax(1), brittle(held_out[0]).argmax(1))
 
 
-@pytest.mark.parametrize("name, classes, words", [
-    ("APGD", 10, ["'APGD'", "APGD-CE"]), ("APGD-T", 3, ["4 classes", "not 3"]), ("FAB-T", 2, ["4 classes", "not 2"]),
-])
-def test_impossible_parts(brittle, name, classes, words):
-    with pytest.raises(ValueError) as error:
-        part(name, brittle, 0.1, classes)
-    assert all(word in str(error.value) for word in words)
+def test_too_few_classes_for_the_targeted_parts(held_out):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    labels = held_out[1] % 3
+    with pytest.raises(ValueError, match="APGD-T, FAB-T need a network of 4 classes or more, not 3"):
+        AutoAttack(net, 0.1).run(held_out[0], labels)
+    assert AutoAttack(net, 0.1, parts=("APGD-CE",)).run(held_out[0], labels).correct.any()
+
+
+def test_unknown_part(brittle):
+    with pytest.raises(ValueError, match="no part 'APGD' .* APGD-CE"):
+        AutoAttack(brittle, 0.1, parts=("APGD",))
 
 
 def test_images_outside_the_range_are_refused(brittle):

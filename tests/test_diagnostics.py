@@ -7,13 +7,14 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-from conftest import TOY_EPS, toy_network
+from conftest import TOY_EPS, Scale, toy_network
 from scipy.linalg import hadamard
 from torch import Tensor, nn
 
-from reprolib import autoattack, diagnostics
+from reprolib import diagnostics
 from reprolib.attacks import LinfAttack, fgsm, pgd
 from reprolib.autoattack import AutoAttack, Probabilities
+from reprolib.autoattack_parts import Square
 from reprolib.diagnostics import VERDICTS, check
 
 MARGIN = partial(pgd, eps=TOY_EPS, alpha=0.025, steps=20, restarts=20, slots=4096)
@@ -21,15 +22,6 @@ LOGITS = partial(MARGIN, restarts=2, loss="logits", decision="last")
 SOFTMAX = partial(LOGITS, loss="probabilities")
 STILL = partial(MARGIN, alpha=0.0, restarts=2)
 FEW_STEPS = partial(pgd, eps=TOY_EPS, alpha=TOY_EPS / 5, steps=5, restarts=2, slots=4096)
-
-
-class Scale(nn.Module):
-    def __init__(self, factor: float):
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.factor
 
 
 def template(patterns: Tensor) -> nn.Module:
@@ -49,13 +41,6 @@ def two_cues() -> tuple[Tensor, Tensor]:
     labels = torch.arange(100) % 5
     noise = 0.02 * torch.randn(100, 1, 8, 8, generator=torch.Generator().manual_seed(4))
     return 0.5 + 0.04 * PATTERNS[labels] + 0.04 * PATTERNS[5 + labels] + noise, labels
-
-
-def with_few_queries(*arguments, part=autoattack.part):
-    """Square is the slowest of all attacks here, and finds in 500 queries what it is needed for."""
-    made = part(*arguments)
-    made.n_queries = 500
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +67,8 @@ def reports(brittle, sturdy, held_out):
     def report(name: str) -> diagnostics.Report:
         if name not in made:
             with pytest.MonkeyPatch.context() as patched:
-                patched.setattr(autoattack, "part", with_few_queries)
+                # Square is the slowest of all attacks here, and finds in 500 queries what it is needed for
+                patched.setattr(Square, "queries", 500)
                 made[name] = check(*cases[name])
         return made[name]
 

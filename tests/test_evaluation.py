@@ -9,7 +9,7 @@ import torch
 from conftest import tiny_dataset
 from torch import nn
 
-from reprolib import attacks, data, evaluation, models, probes, training
+from reprolib import attacks, data, evaluation, models, probes, slots, training
 from reprolib.evaluation import Outcome
 from reprolib.specs import Attack, Column, Evaluation, Grid, Plan, Recipe, Settings, SpecError, Training
 from reprolib.store import Store, StoreError
@@ -82,7 +82,7 @@ def same(a: Outcome, b: Outcome) -> bool:
 
 def evaluate_and_die(root, wanted, fatal):
     models.BUILDERS["small"] = Small
-    attacks.SAVE_EVERY = 0
+    slots.SAVE_EVERY = 0
     Small.fatal = fatal
     evaluation.evaluate(wanted, tiny_dataset(), Store(root), progress=False)
 

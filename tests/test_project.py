@@ -16,7 +16,8 @@ from reprolib import claims, report, specs
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     {"specs", "claims", "contradictions", "store"},
-    {"attacks", "patches", "models", "data", "streams", "winograd", "autoattack", "probes"},
+    {"attacks", "slots", "devices", "patches", "models", "data", "streams", "winograd", "autoattack", "autoattack_parts",
+     "probes"},
     {"evaluation", "training", "ladder", "defenses"},
     {"report", "diagnostics", "study"},
     {"batch"},

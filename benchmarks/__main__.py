@@ -1,0 +1,103 @@
+"""`make bench`: every job, each contestant in turn; writes benchmarks/results/<cpu or gpu>.json, .md and .png.
+
+python benchmarks                 the whole, half an hour on two cores
+python benchmarks --scale 0.1     fewer images: a look, whose results are printed and not written
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+import torch
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+from jobs import everything  # noqa: E402
+
+from reprolib import devices, report, store  # noqa: E402
+from networks import DEVICE  # noqa: E402
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    done = []
+    for found in everything(options.scale, options.rounds):
+        done.append(found)
+        print(f"\n{found['job']} ({found['size']})\n{pd.DataFrame(found['rows']).to_markdown(index=False)}", flush=True)
+    if options.scale == 1.0:
+        save(done, options.rounds)
+
+
+def save(done: list[dict], rounds: int) -> None:
+    path = RESULTS / DEVICE.type
+    machine = {
+        "device": devices.device_name(DEVICE),
+        "machine": platform.machine(),
+        "rounds": rounds,
+        **{
+            name: version(name)
+            for name in ("torch", "torchattacks", "foolbox", "adversarial-robustness-toolbox", "kornia")
+        },
+        "commit": report.commit(),
+    }
+    text = json.dumps({"machine": machine, "jobs": done}, indent=1)
+    store.write_atomically(path.with_suffix(".json"), f"{text}\n".encode())
+    store.write_atomically(path.with_suffix(".md"), page(machine, done).encode())
+    plot(done).savefig(path.with_suffix(".png"), dpi=110)
+    print(f"\nwritten: {path}.json, .md and .png")
+
+
+def page(machine: dict, done: list[dict]) -> str:
+    about = ", ".join(f"{name} {value}" for name, value in machine.items())
+    lines = ["# Benchmarks", f"`make bench` on {about}.", "Ratio: the peer's time over ours, median of the rounds."]
+    rows = []
+    for job in done:
+        for row in job["rows"][1:]:
+            target = job["target"].get(row["who"]) if isinstance(job["target"], dict) else job["target"]
+            reached = "" if target is None else "yes" if row["ratio"] >= target else "no"
+            rows.append(
+                {
+                    "job": job["job"],
+                    "size": job["size"],
+                    "peer": row["who"],
+                    "ratio": row["ratio"],
+                    "at least": target or "",
+                    "reached": reached,
+                    "robust accuracy, ours / peer (%)": f"{job['rows'][0]['robust']} / {row['robust']}"
+                    if "robust" in row
+                    else "",
+                }
+            )
+    return "\n\n".join([*lines, pd.DataFrame(rows).to_markdown(index=False)]) + "\n"
+
+
+def plot(done: list[dict]) -> plt.Figure:
+    """One bar per job and peer: how many times as long the peer takes; a tick where the figure to reach stands."""
+    bars = [(job, row) for job in done for row in job["rows"][1:]][::-1]
+    figure, axis = plt.subplots(figsize=(9, 0.42 * len(bars) + 1.2), layout="constrained")
+    names = [f"{job['job']}\nagainst {row['who']}" for job, row in bars]
+    axis.barh(names, [row["ratio"] for _, row in bars], color="#4878a8")
+    for place, (job, row) in enumerate(bars):
+        target = job["target"].get(row["who"]) if isinstance(job["target"], dict) else job["target"]
+        if target:
+            axis.plot([target, target], [place - 0.4, place + 0.4], color="black", linewidth=2)
+        axis.annotate(f" {row['ratio']:.2f}", (row["ratio"], place), va="center", fontsize=8)
+    axis.axvline(1, color="#999999", linewidth=0.8)
+    axis.set(xscale="log", xlabel="times as long (memory: times as much) as ours; black: the figure to reach")
+    axis.tick_params(axis="y", labelsize=7)
+    return figure
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""The jobs of the benchmark: each returns a title, what counts, the figure to reach, and a row per contestant, ours first."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+
+import torch
+import torch.nn.functional as F
+from networks import DEVICE, cifarconv, correct_images, radius_for, random_images, sample, trained, vgg16
+from peers import (
+    art_pgd,
+    foolbox_pgd,
+    kornia_operations,
+    kornia_patches,
+    pil_patches,
+    torchattacks_autoattack,
+    torchattacks_multi,
+    torchattacks_pgd,
+    torchattacks_restarts,
+    torchvision_patches,
+)
+from timing import race
+from torch import Tensor, nn
+
+from reprolib import attacks, patches, specs, training
+from reprolib.autoattack import AutoAttack
+from reprolib.store import Store
+
+ALPHA_SHARE = 0.1  # of eps, a step
+
+
+def steps(name: str, net: nn.Module, count: int, rounds: int) -> dict:
+    """PGD's bare speed: every image takes every step. The radius is too small to break anything or to meet its border."""
+    images, labels = random_images(count, net)
+    length, eps = 10, 1e-6
+    run = {"eps": eps, "alpha": eps / (2 * length), "steps": length}
+
+    def ours() -> dict:
+        result = attacks.pgd(net, **run, restarts=1, loss="logits", decision="last").run(images, labels)
+        return {"evaluations": result.calls, "robust": _percent(result.robust("last"))}
+
+    def of(attack) -> dict:
+        return {
+            "evaluations": length * count,
+            "robust": _percent(_right(net, attack(net, *run.values(), images, labels), labels)),
+        }
+
+    rows = race(
+        {
+            "reprolib": ours,
+            "torchattacks, loop": lambda: of(torchattacks_pgd),
+            "foolbox": lambda: of(foolbox_pgd),
+            "ART": lambda: of(art_pgd),
+        },
+        rounds,
+    )
+    return {
+        "job": f"PGD steps, no early exit, {name}",
+        "target": 2.5,
+        "size": f"{count} images, {length} steps",
+        "rows": rows,
+    }
+
+
+def restarts(
+    name: str, net: nn.Module, images: Tensor, labels: Tensor, eps: float, targets: tuple, rounds: int
+) -> dict:
+    """PGD-100 with ten restarts, end to end. Ours counts any iterate, which can only find more than the last one."""
+    run = {"eps": eps, "alpha": ALPHA_SHARE * eps, "steps": 100, "restarts": 10}
+
+    def ours() -> dict:
+        result = attacks.pgd(net, **run, loss="logits").run(images, labels)
+        return {"evaluations": result.calls, "robust": _percent(result.robust())}
+
+    rows = race(
+        {
+            "reprolib": ours,
+            "torchattacks, loop of ten": lambda: {
+                "robust": _percent(torchattacks_restarts(net, *run.values(), images, labels))
+            },
+            "torchattacks, MultiAttack": lambda: {
+                "robust": _percent(torchattacks_multi(net, *run.values(), images, labels))
+            },
+        },
+        rounds,
+    )
+    return {
+        "job": f"PGD-100 x 10 restarts, {name}",
+        "target": dict(zip(("torchattacks, loop of ten", "torchattacks, MultiAttack"), targets, strict=True)),
+        "size": f"{len(images)} images, eps {eps:g}",
+        "rows": rows,
+    }
+
+
+def autoattack(net: nn.Module, images: Tensor, labels: Tensor, eps: float, rounds: int) -> dict:
+    def ours() -> dict:
+        return {"robust": _percent(AutoAttack(net, eps).run(images, labels).robust())}
+
+    def theirs() -> dict:
+        return {"robust": _percent(torchattacks_autoattack(net, eps, images, labels))}
+
+    rows = race({"reprolib": ours, "torchattacks, the parts in turn": theirs}, rounds)
+    size = f"{len(images)} images, eps {eps:g}"
+    return {"job": "AutoAttack standard, adversarially trained net", "target": 2.0, "size": size, "rows": rows}
+
+
+def precision(name: str, net: nn.Module, images: Tensor, labels: Tensor, eps: float, rounds: int) -> dict:
+    """The same attack with gradients in float32 and in bfloat16: more than 0.1 points apart, and it would not be used."""
+    run = {"eps": eps, "alpha": ALPHA_SHARE * eps, "steps": 40, "restarts": 2, "loss": "logits"}
+
+    def of(bfloat16: bool) -> dict:
+        return {"robust": _percent(attacks.pgd(net, **run, bfloat16=bfloat16).run(images, labels).robust())}
+
+    rows = race({"float32": lambda: of(False), "bfloat16": lambda: of(True)}, rounds)
+    size = f"{len(images)} images, eps {eps:g}"
+    return {"job": f"precision of the gradients, {name}", "target": None, "size": size, "rows": rows}
+
+
+def operations(count: int, rounds: int) -> dict:
+    """A random operation on the central 7x7 patch of each 32x32 image; the peers do without those that they lack."""
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator).to(DEVICE)
+    ids, chosen = torch.arange(count, device=DEVICE), torch.randint(0, 9, (count,), generator=generator)
+    cut = images[:, :, 12:19, 12:19]
+    floats, pick = cut.float() / 255, chosen.to(DEVICE)
+    pictures = cut.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    kornia = kornia_operations(7)
+    few = slice(0, max(count // 10, 1))  # a Python loop over all of them would take minutes
+
+    rows = race(
+        {
+            "reprolib": lambda: {"images": len(patches.make_patches(images, ids, 7, 1, 0))},
+            "kornia, per sample": lambda: {"images": len(kornia_patches(kornia, floats, pick % len(kornia)))},
+        },
+        rounds,
+    )
+    slow = race(
+        {
+            "reprolib": lambda: {"images": len(patches.make_patches(images[few], ids[few], 7, 1, 0))},
+            "torchvision v2, image by image": lambda: {"images": len(torchvision_patches(floats[few], chosen[few]))},
+            "Pillow, image by image": lambda: {"images": len(pil_patches(pictures[few], chosen[few].numpy()))},
+        },
+        rounds,
+    )
+    return {
+        "job": "nine patch operations, per-image draws",
+        "target": {"kornia, per sample": 10.0},
+        "size": f"{count} images of 32x32 (loops: {len(floats[few])})",
+        "rows": rows + slow[1:],
+    }
+
+
+def epoch(rounds: int) -> dict:
+    """A fine-tuning epoch on N images and N patched copies, against a bare loop over 2N ready float images."""
+    dataset = sample()
+    spec = specs.Training(
+        dataset=dataset.name, model="fmnistconv", optimizer="rmsprop", lr=1e-3, batch_size=128,
+        copies="patched", patch_size=7, patch_count=1,
+    )  # fmt: skip
+    made = patches.make_patches(dataset.train.images, torch.arange(len(dataset.train), device=DEVICE), 7, 1, 0)
+    copies = patches.paste(dataset.train.images, made, torch.ones(len(dataset.train), dtype=torch.bool, device=DEVICE))
+    ready = torch.cat([dataset.train.images, copies]).float() / 255
+    labels = dataset.train.labels.repeat(2)
+
+    def ours() -> dict:
+        with tempfile.TemporaryDirectory() as folder:
+            training.train(spec, [2], dataset, Store(folder), progress=False)
+        return {"images": 2 * len(ready)}
+
+    def bare() -> dict:
+        net = trained(dataset, adversarially=False, epochs=0).requires_grad_(True).train()
+        optimizer = torch.optim.RMSprop(net.parameters(), lr=1e-3, alpha=0.9, eps=1e-7)
+        for _ in range(2):
+            for rows in torch.randperm(len(ready)).to(DEVICE).split(128):
+                with torch.autocast(DEVICE.type, torch.bfloat16, enabled=training.has_fast_bfloat16(DEVICE)):
+                    logits = net(ready[rows])
+                loss = F.cross_entropy(logits.float(), labels[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        training.clean_accuracy(net.eval(), dataset.test)  # which ours measures after each epoch
+        training.clean_accuracy(net, dataset.test)
+        return {"images": 2 * len(ready)}
+
+    rows = race({"reprolib": ours, "bare loop over ready images": bare}, rounds)
+    return {
+        "job": "fine-tuning, N images + N patch copies",
+        "target": 0.95,
+        "size": f"2 epochs, N = {len(dataset.train)}",
+        "rows": rows,
+    }
+
+
+def memory(count: int) -> dict:
+    """Peak memory of a process that attacks CIFAR-10-sized images with ten restarts; a few steps show the peak."""
+    rows = [{"who": who, "megabytes": _peak(who, count)} for who in ("reprolib", "torchattacks, loop of ten")]
+    for row in rows:
+        row["ratio"] = round(row["megabytes"] / rows[0]["megabytes"], 3)
+    return {"job": "peak memory, 10 restarts, CIFARconv", "target": 1.0, "size": f"{count} images", "rows": rows}
+
+
+def _peak(who: str, count: int) -> float:
+    done = subprocess.run(
+        [sys.executable, __file__, who, str(count)], capture_output=True, text=True, check=True
+    )  # a process of its own: memory once taken is not given back
+    return float(done.stdout.split()[-1])
+
+
+def _attack_and_tell_the_peak(who: str, count: int) -> None:
+    net = cifarconv()
+    images, labels = random_images(count, net)
+    run = {"eps": 0.03, "alpha": 0.01, "steps": 2, "restarts": 10}
+    if who == "reprolib":
+        attacks.pgd(net, **run, loss="logits", decision="last").run(images, labels)
+    else:
+        torchattacks_restarts(net, *run.values(), images, labels)
+    if torch.cuda.is_available():
+        print(torch.cuda.max_memory_allocated() / 2**20)
+    else:
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+
+
+def _right(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([net(some).argmax(1) for some in images.split(500)]) == labels
+
+
+def _percent(kept: Tensor) -> float:
+    return round(100 * float(kept.float().mean()), 2)
+
+
+def everything(scale: float, rounds: int):
+    """All jobs, one after the other; `scale` multiplies the numbers of images."""
+
+    def images(count: int) -> int:
+        return max(int(count * scale), 8)
+
+    yield steps("CIFARconv", cifarconv(), images(256), rounds)
+    yield steps("VGG-16", vgg16(), images(64), rounds)
+    dataset = sample()
+    undefended = trained(dataset, adversarially=False, epochs=4)
+    shown = correct_images(undefended, dataset.test, images(200))
+    yield restarts("undefended [<= 2 %]", undefended, *shown, radius_for(undefended, *shown, 1), (60, 8), rounds)
+    sturdy = trained(dataset, adversarially=True, epochs=6)
+    shown = correct_images(sturdy, dataset.test, images(200))
+    yield restarts("adversarially trained [45 %]", sturdy, *shown, radius_for(sturdy, *shown, 46), (4, 2), rounds)
+    shown = correct_images(sturdy, dataset.test, images(500))
+    yield autoattack(sturdy, *shown, radius_for(sturdy, *shown, 46), max(rounds // 2, 1))
+    shown = correct_images(sturdy, dataset.test, images(1000))
+    yield precision("adversarially trained net", sturdy, *shown, radius_for(sturdy, *shown, 46), rounds)
+    yield operations(images(20_000), rounds)
+    yield epoch(rounds)
+    yield memory(images(10_000))
+
+
+if __name__ == "__main__":
+    _attack_and_tell_the_peak(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,239 @@
+"""The three algorithms inside AutoAttack, as methods of the slot engine: Auto-PGD, FAB and Square, in the L-infinity ball.
+
+Sources: Croce and Hein 2020a (Auto-PGD, its targeted DLR loss, AutoAttack), Croce and Hein 2020b (FAB), Andriushchenko
+et al. 2020 (Square). Settings are those of AutoAttack's standard version. Each slot carries its own step size, checks
+and counters, so that images at different steps share one evaluation of the network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from reprolib import streams
+from reprolib.slots import Gradients, Rows
+
+APGD_STREAM, SQUARE_STREAM = 1 << 21, 1 << 22  # first of the random streams used here, away from all others
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits [S, K], labels [S], targets [S] -> [S]
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy from logits; `targets` plays no part."""
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """Difference of logits ratio towards a target class: does not change when all logits are scaled or shifted."""
+    ordered = logits.sort(1).values
+    scale = ordered[:, -1] - (ordered[:, -3] + ordered[:, -4]) / 2 + 1e-12
+    return (_of(logits, targets) - _of(logits, labels)) / scale
+
+
+def ranked_targets(gradients: Gradients, clean: Tensor, runs: Tensor) -> Tensor:
+    """int64 [S]: the class with the second largest logit on the clean image for run 0, the third largest for run 1 ..."""
+    order = gradients.logits(clean).argsort(1, descending=True)
+    return order.gather(1, 1 + runs[:, None]).squeeze(1)
+
+
+class AutoPGD:
+    """Steps of the gradient's sign with momentum; where progress stalls, half the step size from the best point so far.
+
+    Run r of `targeted_dlr` has target number r; `first` is the number of run 0.
+    """
+
+    steps = 100
+    momentum = 0.75
+    enough = 0.75  # share of a window's steps that must have raised the loss for the step size to stay
+    windows = (22, 3, 6)  # steps until the first check, by how many each next one is earlier, and the fewest
+
+    def __init__(self, gradients: Gradients, eps: float, loss: Loss, seed: int, first: int = 0):
+        self.gradients, self.eps, self.loss, self.seed, self.first = gradients, eps, loss, seed, first
+
+    def begin(self, rows: Rows) -> None:
+        clean, run = rows["clean"], rows["run"]
+        number = run - self.first + (self.loss is not cross_entropy)  # the part alone starts where it does in the whole
+        u = 2 * streams.uniform(self.seed, rows["id"], APGD_STREAM + number, clean.shape[1:]) - 1
+        rows["lower"], rows["upper"] = (clean - self.eps).clamp(min=0), (clean + self.eps).clamp(max=1)
+        x = (clean + self.eps * u / _image(u.abs().flatten(1).amax(1))).clamp(rows["lower"], rows["upper"])
+        rows |= {"x": x, "before": x, "best": x, "best_gradient": torch.zeros_like(x)}
+        rows["target"] = run if self.loss is cross_entropy else ranked_targets(self.gradients, clean, run - self.first)
+        number = torch.zeros_like(run)
+        rows |= {"step": number, "rises": number, "window": number + self.windows[0], "left": number + self.windows[0]}
+        value = torch.zeros(len(run), device=clean.device)
+        rows |= {"size": value + 2 * self.eps, "loss": value, "best_loss": value - torch.inf}
+        rows |= {"checked_loss": value - torch.inf, "halved": number == 0}
+
+    def advance(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+        x, labels = rows["x"], rows["label"]
+        logits, loss, gradient = self.gradients(x, lambda logits: self.loss(logits, labels, rows["target"]))
+        over = rows["step"] >= self.steps
+        wrong = self.gradients.misclassified(x, logits, labels, over)
+        self._remember(rows, x, loss, gradient)
+        start, gradient = self._check(rows, x, gradient)
+        self._move(rows, start, gradient)
+        return x, wrong, over
+
+    @staticmethod
+    def _remember(rows: Rows, x: Tensor, loss: Tensor, gradient: Tensor) -> None:
+        started = rows["step"] == 0
+        better = loss > rows["best_loss"]
+        rows["best"] = torch.where(_image(better), x, rows["best"])
+        rows["best_gradient"] = torch.where(_image(better), gradient, rows["best_gradient"])
+        rows["best_loss"] = torch.where(better, loss, rows["best_loss"])
+        rows["checked_loss"] = torch.where(started, loss, rows["checked_loss"])
+        rows["rises"] = rows["rises"] + ((loss > rows["loss"]) & ~started)
+        rows["loss"] = torch.where(started, 0, loss)  # the first step counts as a rise above 0, as in the authors' code
+        rows["left"] = rows["left"] - (~started).long()
+
+    def _check(self, rows: Rows, x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """At the end of a window, halve the step sizes that are too long and go back to the best points."""
+        due = rows["left"] == 0
+        wanders = rows["rises"] <= self.enough * rows["window"]
+        stalls = ~rows["halved"] & (rows["checked_loss"] >= rows["best_loss"])
+        halve = due & (wanders | stalls)
+        rows["size"] = torch.where(halve, rows["size"] / 2, rows["size"])
+        rows["halved"] = torch.where(due, halve, rows["halved"])
+        rows["checked_loss"] = torch.where(due, rows["best_loss"], rows["checked_loss"])
+        shorter = (rows["window"] - self.windows[1]).clamp(min=self.windows[2])
+        rows["window"] = torch.where(due, shorter, rows["window"])
+        rows["left"] = torch.where(due, rows["window"], rows["left"])
+        rows["rises"] = torch.where(due, 0, rows["rises"])
+        halve = _image(halve)
+        return torch.where(halve, rows["best"], x), torch.where(halve, rows["best_gradient"], gradient)
+
+    def _move(self, rows: Rows, x: Tensor, gradient: Tensor) -> None:
+        lower, upper = rows["lower"], rows["upper"]
+        share = _image(torch.where(rows["step"] == 0, 1.0, self.momentum))  # there is no momentum to begin with
+        aim = torch.clamp(x + _image(rows["size"]) * gradient.sign(), lower, upper)
+        moved = torch.clamp(x + (aim - x) * share + (x - rows["before"]) * (1 - share), lower, upper)
+        rows["before"], rows["x"], rows["step"] = x, moved, rows["step"] + 1
+
+
+class FAB:
+    """Fast adaptive boundary attack towards a target class: the nearest point at which the two classes tie.
+
+    Each step goes to where the linearised network ties, biased towards the clean image; from an adversarial point
+    outside the ball it first goes back some of the way. Run r has target number r; `first` is the number of run 0.
+    """
+
+    steps = 100
+    most_bias = 0.1
+    overshoot = 1.05
+    way_back = 0.9
+
+    def __init__(self, gradients: Gradients, eps: float, first: int = 0):
+        self.gradients, self.eps, self.first = gradients, eps, first
+
+    def begin(self, rows: Rows) -> None:
+        clean, run = rows["clean"], rows["run"]
+        rows["target"] = ranked_targets(self.gradients, clean, run - self.first)
+        rows |= {"x": clean, "step": torch.zeros_like(run), "came_back": run < 0}
+
+    def advance(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+        x, clean, labels, target = (rows[name] for name in ("x", "clean", "label", "target"))
+        logits, lead, gradient = self.gradients(x, lambda logits: _of(logits, target) - _of(logits, labels))
+        over = rows["step"] >= self.steps
+        fooled = self.gradients.misclassified(x, logits, labels, over)
+        inside = ((x - clean).abs() <= self.eps).flatten(1).all(1)
+        back = fooled & ~rows["came_back"]
+        rows["x"] = torch.where(_image(back), clean + (x - clean) * self.way_back, self._step(x, clean, lead, gradient))
+        rows["step"], rows["came_back"] = rows["step"] + ~back, back
+        return x, fooled & inside, over
+
+    def _step(self, x: Tensor, clean: Tensor, lead: Tensor, gradient: Tensor) -> Tensor:
+        """From x and from the clean image to the plane gradient . z = gradient . x - lead; between them by distance."""
+        plane = (gradient * x).flatten(1).sum(1) - lead
+        here, there = to_plane(x, gradient, plane), to_plane(clean, gradient, plane)
+        far = [way.abs().flatten(1).amax(1).clamp(min=1e-8) for way in (here, there)]
+        bias = _image((far[0] / (far[0] + far[1])).clamp(max=self.most_bias))
+        return ((x + self.overshoot * here) * (1 - bias) + (clean + self.overshoot * there) * bias).clamp(0, 1)
+
+
+def to_plane(points: Tensor, normal: Tensor, offset: Tensor) -> Tensor:
+    """The smallest moves (in the L-infinity norm) that bring points to the plane `normal . z = offset` within [0, 1].
+
+    points, normal: float32 [S, C, H, W]; offset: float32 [S]. Returns moves [S, C, H, W]; where the box does not reach
+    the plane, as far as it goes. All coordinates move alike until they meet the box, so the size of the move solves
+    sum |normal| * min(size, room) = distance, a piecewise linear equation in the coordinates' rooms.
+    """
+    z, w = points.flatten(1), normal.flatten(1)
+    distance = offset - (z * w).sum(1)
+    way = w.sign() * distance.sign()[:, None]
+    room, order = torch.where(way > 0, 1 - z, z).sort(1)
+    weight = w.abs().gather(1, order)
+    used_up = (weight * room).cumsum(1)  # what the coordinates give that have met the box
+    still_free = weight.flip(1).cumsum(1).flip(1)  # the weights of this coordinate and all with more room
+    reached = used_up + room * (still_free - weight)
+    index = (reached < distance.abs()[:, None]).sum(1, keepdim=True).clamp(max=z.shape[1] - 1)
+    before = (used_up - weight * room).gather(1, index).squeeze(1)
+    size = (distance.abs() - before) / still_free.gather(1, index).squeeze(1).clamp(min=1e-30)
+    rooms = torch.where(way > 0, 1 - z, z)
+    return (way * torch.minimum(rooms, size[:, None])).view_as(points)
+
+
+class Square:
+    """Random search without gradients: squares of one colour, moved by eps up or down, kept where the margin shrinks."""
+
+    queries = 5000
+    first_share = 0.8  # of the image's area
+    halvings = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # after so many queries the share is halved
+
+    def __init__(self, gradients: Gradients, eps: float, seed: int):
+        self.gradients, self.eps, self.seed = gradients, eps, seed
+
+    def begin(self, rows: Rows) -> None:
+        clean = rows["clean"]
+        channels, _, width = clean.shape[1:]
+        rows["lower"], rows["upper"] = (clean - self.eps).clamp(min=0), (clean + self.eps).clamp(max=1)
+        stripes = streams.uniform(self.seed, rows["id"], SQUARE_STREAM, (channels, 1, width)) - 0.5
+        rows["x"] = torch.clamp(clean + self.eps * stripes.sign(), rows["lower"], rows["upper"])
+        rows |= {"best": rows["x"], "lowest": torch.full_like(stripes[:, 0, 0, 0], torch.inf)}
+        rows["query"] = torch.zeros_like(rows["run"])
+
+    def advance(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+        x, labels = rows["x"], rows["label"]
+        logits = self.gradients.logits(x)
+        over = rows["query"] >= self.queries
+        wrong = self.gradients.misclassified(x, logits, labels, over)
+        margin = _of(logits, labels) - logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+        better = margin < rows["lowest"]
+        rows["best"] = torch.where(_image(better), x, rows["best"])
+        rows["lowest"] = torch.where(better, margin, rows["lowest"])
+        rows["x"] = torch.clamp(rows["best"] + self._squares(rows), rows["lower"], rows["upper"])
+        rows["query"] = rows["query"] + 1
+        return x, wrong, over
+
+    def _squares(self, rows: Rows) -> Tensor:
+        """[S, C, H, W]: plus or minus 2 eps in a square at a random place, 0 elsewhere."""
+        channels, height, width = rows["x"].shape[1:]
+        u = streams.uniform(self.seed, rows["id"], SQUARE_STREAM + 1 + rows["query"], (channels + 2,))
+        side = self._sides(rows["query"], height, width)
+        top, left = (u[:, 0] * (height - side + 1)).long(), (u[:, 1] * (width - side + 1)).long()
+        inside = _within(top, side, height)[:, None, :, None] & _within(left, side, width)[:, None, None, :]
+        return inside * (2 * self.eps) * (u[:, 2:] - 0.5).sign()[:, :, None, None]
+
+    def _sides(self, query: Tensor, height: int, width: int) -> Tensor:
+        """int64 [S]: the side of the square after so many queries."""
+        shares = [self.first_share / 2**halved for halved in range(len(self.halvings) + 1)]
+        sides = [min(max(round(math.sqrt(share * height * width)), 1), height, width) for share in shares]
+        halved = torch.bucketize(query, torch.tensor(self.halvings, device=query.device))
+        return torch.tensor(sides, device=query.device)[halved]
+
+
+def _within(start: Tensor, length: Tensor, count: int) -> Tensor:
+    """bool [S, count]: start <= position < start + length."""
+    position = torch.arange(count, device=start.device)
+    return (position >= start[:, None]) & (position < (start + length)[:, None])
+
+
+def _of(logits: Tensor, classes: Tensor) -> Tensor:
+    return logits.gather(1, classes[:, None]).squeeze(1)
+
+
+def _image(per_row: Tensor) -> Tensor:
+    return per_row.view(-1, 1, 1, 1)

@@ -14,14 +14,13 @@ from pathlib import Path
 
 import matplotlib
 import pandas as pd
-import torch
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 from jobs import everything  # noqa: E402
+from networks import DEVICE  # noqa: E402
 
 from reprolib import devices, report, store  # noqa: E402
-from networks import DEVICE  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
 

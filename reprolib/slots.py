@@ -146,6 +146,8 @@ class Slots:
 
     def run(self, save: Callable[[AttackResult], None] | None = None) -> AttackResult:
         """Attack until the queue and the slots are empty; `save` is called every few seconds with the result so far."""
+        if not self.queue:  # networks need not answer for no images at all
+            return self.result
         last_save = time.monotonic()
         self._fill(keep=None)
         while len(self.rows["image"]):

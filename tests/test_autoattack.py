@@ -263,6 +263,27 @@ def test_goes_on_where_it_stopped(sturdy, some, whole, monkeypatch, share):
     assert result.calls < whole.calls + 40 * 5002, "at most the runs that were in flight are run again"
 
 
+class NeedsImages(nn.Module):
+    """Refuses an empty batch, as convolutions on rearranged pixels do."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not len(images):
+            raise RuntimeError("no images")
+        return self.net(images)
+
+
+def test_nothing_is_asked_once_no_image_is_left(brittle, some):
+    attack = AutoAttack(NeedsImages(brittle), TOY_EPS)
+    result = attack.run(*some)
+    assert not result.robust().any() and (result.next_run == attack.runs).all()
+    again = attack.run(*some, resume=copy.deepcopy(result))
+    assert again.calls == result.calls
+
+
 class Broken(nn.Module):
     """Answers NaN wherever a pixel is above 0.5, and class 0 elsewhere."""
 

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reprolib import streams
-from reprolib.devices import has_fast_bfloat16
 from reprolib.slots import (
     DECISIONS,
     AttackResult,
@@ -71,8 +70,8 @@ class LinfAttack:
             misclassified "last" iterate of a run (the paper's), which reports both.
         seed: of the random starts.
         slots: pairs attacked at a time; by default 256, on a GPU 2048. Changes speed, not results.
-        bfloat16: take gradients in it, see `slots.Gradients`; by default where the device is quicker at it, but not
-            under `probabilities`, whose subject is what float32 rounds away.
+        bfloat16: take gradients in it, see `slots.Gradients`. Off until `make bench` has shown on 1000 images that it
+            finds what float32 finds; never sensible under `probabilities`, whose subject is what float32 rounds away.
     """
 
     model: nn.Module
@@ -84,7 +83,7 @@ class LinfAttack:
     decision: str = "any"
     seed: int = 0
     slots: int | None = None
-    bfloat16: bool | None = None
+    bfloat16: bool = False
 
     def __post_init__(self):
         if not 0 <= self.eps <= 1:
@@ -164,6 +163,7 @@ class _SignSteps:
 
     def __init__(self, attack: LinfAttack, start: Tensor | None):
         self.attack, self.start = attack, start
+        self.gradients = Gradients(attack.model, bfloat16=attack.bfloat16)
 
     def begin(self, rows: Rows) -> None:
         clean, eps = rows["clean"], self.attack.eps
@@ -182,20 +182,13 @@ class _SignSteps:
 
     def advance(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
         x, labels = rows["x"], rows["label"]
-        gradients = self._gradients(x.device)
-        logits, _, gradient = gradients(x, lambda logits: loss_per_image(logits, labels, self.attack.loss))
+        logits, _, gradient = self.gradients(x, lambda logits: loss_per_image(logits, labels, self.attack.loss))
         moved = torch.clamp(x + self.attack.alpha * gradient.sign(), rows["lower"], rows["upper"])
         # an image that one step did not move will not be moved by the next: this iterate is the last one
         over = (rows["step"] == self.attack.steps) | (moved == x).flatten(1).all(1)
-        wrong = gradients.misclassified(x, logits, labels, over)
+        wrong = self.gradients.misclassified(x, logits, labels, over)
         rows["x"], rows["step"] = moved, rows["step"] + 1
         return x, wrong, over
-
-    def _gradients(self, device: torch.device) -> Gradients:
-        chosen = self.attack.bfloat16
-        if chosen is None:
-            chosen = self.attack.loss != "probabilities" and has_fast_bfloat16(device)
-        return Gradients(self.attack.model, bfloat16=chosen)
 
 
 def usual_slots(device: torch.device) -> int:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from reprolib.attacks import usual_slots
 from reprolib.autoattack_parts import FAB, AutoPGD, Square, cross_entropy, targeted_dlr
-from reprolib.devices import has_fast_bfloat16
 from reprolib.slots import AttackResult, Gradients, Method, Slots, check_images, clean_result, untouched
 
 STANDARD = ("APGD-CE", "APGD-T", "FAB-T", "Square")
@@ -40,7 +39,7 @@ class AutoAttack:
     seed: int = 0
     parts: tuple[str, ...] = STANDARD
     slots: int | None = None
-    bfloat16: bool | None = None
+    bfloat16: bool = False
 
     def __post_init__(self):
         for name in self.parts:
@@ -85,7 +84,7 @@ class AutoAttack:
             for name in self.parts:
                 count = min(RUNS[name], classes - 1)
                 queue = {"first": first, "count": count, "total": self.runs, "slots": slots}
-                Slots(self._method(name, first, images.device), images, labels, ids, result, **queue).run(save)
+                Slots(self._method(name, first), images, labels, ids, result, **queue).run(save)
                 first += RUNS[name]
                 result.next_run[(result.next_run >= first - RUNS[name]) & (result.next_run < first)] = first
         result.adversarial[result.robust()] = images[result.robust()]
@@ -101,9 +100,8 @@ class AutoAttack:
             )
         return classes
 
-    def _method(self, name: str, first: int, device: torch.device) -> Method:
-        chosen = has_fast_bfloat16(device) if self.bfloat16 is None else self.bfloat16
-        gradients = Gradients(self.model, bfloat16=chosen)
+    def _method(self, name: str, first: int) -> Method:
+        gradients = Gradients(self.model, bfloat16=self.bfloat16)
         if name == "APGD-CE":
             return AutoPGD(gradients, self.eps, cross_entropy, self.seed, first)
         if name == "APGD-T":

@@ -78,7 +78,7 @@ class Method(Protocol):
 class Gradients:
     """The network as attacks ask it: logits, a loss and the loss's gradient; and whether an image is misclassified.
 
-    With `bfloat16`, gradients are calculated in that (the images stay float32). What that calls misclassified, and every last
+    With `bfloat16`, gradients are calculated in it (the images stay float32). What that calls misclassified, and every last
     iterate, is asked again in float32: no image counts as broken that float32 classifies correctly.
     """
 

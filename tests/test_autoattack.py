@@ -159,7 +159,7 @@ def test_the_standard_version():
 @pytest.mark.parametrize("name, kind, loss", [
     ("APGD-CE", AutoPGD, cross_entropy), ("APGD-T", AutoPGD, targeted_dlr), ("FAB-T", FAB, None), ("Square", Square, None)])
 def test_each_part_is_what_its_name_says(brittle, name, kind, loss):
-    made = AutoAttack(brittle, 0.1, seed=4)._method(name, 1, torch.device("cpu"))
+    made = AutoAttack(brittle, 0.1, seed=4)._method(name, 1)
     assert type(made) is kind and made.eps == 0.1 and getattr(made, "loss", None) is loss
 
 

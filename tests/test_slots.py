@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reprolib import attacks, slots
+from reprolib import slots
 from reprolib.attacks import pgd
 
 
@@ -25,40 +25,26 @@ class TwoFaced(nn.Module):
 IMAGES, LABELS = torch.tensor([0.30, 0.38, 0.42, 0.46]).view(-1, 1, 1, 1), torch.zeros(4, dtype=torch.int64)
 
 
-@pytest.fixture
-def fast_device(monkeypatch):
-    monkeypatch.setattr(attacks, "has_fast_bfloat16", lambda device: True)
-
-
 @pytest.mark.parametrize("decision", ["any", "last"])
-def test_what_bfloat16_calls_broken_float32_has_to_confirm(fast_device, decision):
+def test_what_bfloat16_calls_broken_float32_has_to_confirm(decision):
     """Under autocast everything above 0.2 is class 1: all images look broken from the start."""
-    result = pgd(TwoFaced(0.2), 0.1, 0.02, 10, decision=decision).run(IMAGES, LABELS)
+    result = pgd(TwoFaced(0.2), 0.1, 0.02, 10, decision=decision, bfloat16=True).run(IMAGES, LABELS)
     assert result.robust(decision).tolist() == [True, True, False, False]  # what float32's border at 0.5 allows
     assert (result.adversarial[2:] > 0.5).all()
 
 
 @pytest.mark.parametrize("decision", ["any", "last"])
-def test_the_last_iterate_is_never_left_to_bfloat16(fast_device, decision):
+def test_the_last_iterate_is_never_left_to_bfloat16(decision):
     """Under autocast the border is at 0.9: nothing ever looks broken."""
-    result = pgd(TwoFaced(0.9), 0.1, 0.02, 10, decision=decision).run(IMAGES, LABELS)
+    result = pgd(TwoFaced(0.9), 0.1, 0.02, 10, decision=decision, bfloat16=True).run(IMAGES, LABELS)
     assert result.robust(decision).tolist() == [True, True, False, False]
 
 
-@pytest.mark.parametrize("options, used", [
-    ({"loss": "margin"}, True), ({"loss": "logits"}, True), ({"loss": "probabilities"}, False),
-    ({"loss": "margin", "bfloat16": False}, False), ({"loss": "probabilities", "bfloat16": True}, True)])
-def test_where_bfloat16_is_used(fast_device, options, used):
+@pytest.mark.parametrize("options, used", [({}, False), ({"bfloat16": True}, True)])
+def test_bfloat16_is_used_on_request_alone(options, used):
     net = TwoFaced(0.5)
     pgd(net, 0.1, 0.02, 3, **options).run(IMAGES, LABELS)
     assert any(net.seen) == used and not net.seen[0], "the clean images are judged in float32"
-
-
-def test_a_device_without_fast_bfloat16_does_without(monkeypatch):
-    monkeypatch.setattr(attacks, "has_fast_bfloat16", lambda device: False)
-    net = TwoFaced(0.5)
-    pgd(net, 0.1, 0.02, 3).run(IMAGES, LABELS)
-    assert not any(net.seen)
 
 
 def test_bfloat16_finds_what_float32_finds(sturdy, held_out):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import matplotlib
 import pandas as pd
+import yaml
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
@@ -23,6 +24,7 @@ from networks import DEVICE  # noqa: E402
 from reprolib import devices, report, store  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
+REASONS = Path(__file__).parent / "reasons.yaml"
 
 
 def main() -> None:
@@ -59,36 +61,54 @@ def save(done: list[dict], rounds: int) -> None:
 
 def page(machine: dict, done: list[dict]) -> str:
     about = ", ".join(f"{name} {value}" for name, value in machine.items())
-    lines = ["# Benchmarks", f"`make bench` on {about}.", "Ratio: the peer's time over ours, median of the rounds."]
-    rows = []
-    for job in done:
-        for row in job["rows"][1:]:
-            target = job["target"].get(row["who"]) if isinstance(job["target"], dict) else job["target"]
-            reached = "" if target is None else "yes" if row["ratio"] >= target else "no"
-            rows.append(
-                {
-                    "job": job["job"],
-                    "size": job["size"],
-                    "peer": row["who"],
-                    "ratio": row["ratio"],
-                    "at least": target or "",
-                    "reached": reached,
-                    "robust accuracy, ours / peer (%)": f"{job['rows'][0]['robust']} / {row['robust']}"
-                    if "robust" in row
-                    else "",
-                }
-            )
-    return "\n\n".join([*lines, pd.DataFrame(rows).to_markdown(index=False)]) + "\n"
+    lines = [
+        "# Benchmarks",
+        f"`make bench` on {about}.",
+        "Ratio: the other's time (memory) over that of the first, ours; the median of the rounds, their lowest and highest in "
+        "brackets. Robust accuracy in percent of the images.",
+    ]
+    rows, missed = [], []
+    for job, row, target in comparisons(done):
+        reached = "" if target is None else "yes" if row["ratio"] >= target else "no"
+        spread = f" [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]" if "ratio_low" in row else ""
+        rows.append(
+            {
+                "job": f"{job['job']} ({job['size']})",
+                "against": row["who"],
+                "ratio": f"{row['ratio']:.2f}{spread}",
+                "to reach": "" if target is None else f"{target:g}",
+                "reached": reached,
+                "robust, ours": job["rows"][0].get("robust", ""),
+                "robust, theirs": row.get("robust", ""),
+            }
+        )
+        if reached == "no":
+            missed.append((f"{job['job']}, against {row['who']}", job["job"]))
+    lines.append(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
+    if missed:
+        reasons = yaml.safe_load(REASONS.read_text())[DEVICE.type]
+        lines.append("## Not reached, and why")
+        lines += [f"**{title}.** {reasons.get(job, 'Not looked into yet.').strip()}" for title, job in missed]
+    return "\n\n".join(lines) + "\n"
+
+
+def comparisons(done: list[dict]) -> list[tuple[dict, dict, float | None]]:
+    """(job, the other's row, the ratio to reach or None), for every contestant but ours."""
+    targets = [job["target"] if isinstance(job["target"], dict) else {} for job in done]
+    return [
+        (job, row, named.get(row["who"], None if named else job["target"]))
+        for job, named in zip(done, targets, strict=True)
+        for row in job["rows"][1:]
+    ]
 
 
 def plot(done: list[dict]) -> plt.Figure:
     """One bar per job and peer: how many times as long the peer takes; a tick where the figure to reach stands."""
-    bars = [(job, row) for job in done for row in job["rows"][1:]][::-1]
+    bars = comparisons(done)[::-1]
     figure, axis = plt.subplots(figsize=(9, 0.42 * len(bars) + 1.2), layout="constrained")
-    names = [f"{job['job']}\nagainst {row['who']}" for job, row in bars]
-    axis.barh(names, [row["ratio"] for _, row in bars], color="#4878a8")
-    for place, (job, row) in enumerate(bars):
-        target = job["target"].get(row["who"]) if isinstance(job["target"], dict) else job["target"]
+    names = [f"{job['job']}\nagainst {row['who']}" for job, row, _ in bars]
+    axis.barh(names, [row["ratio"] for _, row, _ in bars], color="#4878a8")
+    for place, (_, row, target) in enumerate(bars):
         if target:
             axis.plot([target, target], [place - 0.4, place + 0.4], color="black", linewidth=2)
         axis.annotate(f" {row['ratio']:.2f}", (row["ratio"], place), va="center", fontsize=8)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from networks import DEVICE, cifarconv, correct_images, radius_for, random_images, sample, trained, vgg16
+from networks import DEVICE, cifarconv, correct_images, first_images, radius_for, random_images, sample, trained, vgg16
 from peers import (
     art_pgd,
     foolbox_pgd,
@@ -25,9 +25,9 @@ from peers import (
 from timing import race
 from torch import Tensor, nn
 
-from reprolib import attacks, patches, specs, training
+from reprolib import attacks, patches, report, specs, training
 from reprolib.autoattack import AutoAttack
-from reprolib.store import Store
+from reprolib.store import ROOT, Store
 
 ALPHA_SHARE = 0.1  # of eps, a step
 
@@ -35,7 +35,7 @@ ALPHA_SHARE = 0.1  # of eps, a step
 def steps(name: str, net: nn.Module, count: int, rounds: int) -> dict:
     """PGD's bare speed: every image takes every step. The radius is too small to break anything or to meet its border."""
     images, labels = random_images(count, net)
-    length, eps = 10, 1e-6
+    length, eps = 40, 1e-6
     run = {"eps": eps, "alpha": eps / (2 * length), "steps": length}
 
     def ours() -> dict:
@@ -102,21 +102,36 @@ def autoattack(net: nn.Module, images: Tensor, labels: Tensor, eps: float, round
     def theirs() -> dict:
         return {"robust": _percent(torchattacks_autoattack(net, eps, images, labels))}
 
-    rows = race({"reprolib": ours, "torchattacks, the parts in turn": theirs}, rounds)
+    rows = race({"reprolib": ours, "torchattacks, the parts in turn": theirs}, rounds, warm_up=False)
     size = f"{len(images)} images, eps {eps:g}"
     return {"job": "AutoAttack standard, adversarially trained net", "target": 2.0, "size": size, "rows": rows}
 
 
-def precision(name: str, net: nn.Module, images: Tensor, labels: Tensor, eps: float, rounds: int) -> dict:
+def compilation(name: str, net: nn.Module, count: int, rounds: int) -> dict:
+    """Ten gradients with the network as it is and compiled (parameters frozen before); what compiling takes is not counted."""
+    images, labels = random_images(count, net)
+    compiled = torch.compile(net, dynamic=False)
+
+    def of(model: nn.Module) -> dict:
+        for _ in range(10):
+            x = images.clone().requires_grad_()
+            torch.autograd.grad(F.cross_entropy(model(x), labels, reduction="sum"), x)
+        return {"evaluations": 10 * count}
+
+    rows = race({"as it is": lambda: of(net), "torch.compile": lambda: of(compiled)}, rounds)
+    return {"job": f"ten gradients, {name}", "target": None, "size": f"{count} images", "rows": rows}
+
+
+def precision(name: str, net: nn.Module, images: Tensor, labels: Tensor, eps: float, loss: str, rounds: int) -> dict:
     """The same attack with gradients in float32 and in bfloat16: more than 0.1 points apart, and it would not be used."""
-    run = {"eps": eps, "alpha": ALPHA_SHARE * eps, "steps": 40, "restarts": 2, "loss": "logits"}
+    run = {"eps": eps, "alpha": ALPHA_SHARE * eps, "steps": 40, "restarts": 2, "loss": loss}
 
     def of(bfloat16: bool) -> dict:
         return {"robust": _percent(attacks.pgd(net, **run, bfloat16=bfloat16).run(images, labels).robust())}
 
     rows = race({"float32": lambda: of(False), "bfloat16": lambda: of(True)}, rounds)
     size = f"{len(images)} images, eps {eps:g}"
-    return {"job": f"precision of the gradients, {name}", "target": None, "size": size, "rows": rows}
+    return {"job": f"precision of the gradients, {name}, {loss}", "target": None, "size": size, "rows": rows}
 
 
 def operations(count: int, rounds: int) -> dict:
@@ -154,7 +169,8 @@ def operations(count: int, rounds: int) -> dict:
 
 
 def epoch(rounds: int) -> dict:
-    """A fine-tuning epoch on N images and N patched copies, against a bare loop over 2N ready float images."""
+    """Fine-tuning on N images and N patched copies, against a bare loop over 2N ready float images."""
+    epochs = 5
     dataset = sample()
     spec = specs.Training(
         dataset=dataset.name, model="fmnistconv", optimizer="rmsprop", lr=1e-3, batch_size=128,
@@ -167,13 +183,13 @@ def epoch(rounds: int) -> dict:
 
     def ours() -> dict:
         with tempfile.TemporaryDirectory() as folder:
-            training.train(spec, [2], dataset, Store(folder), progress=False)
-        return {"images": 2 * len(ready)}
+            training.train(spec, [epochs], dataset, Store(folder), progress=False)
+        return {"images": epochs * len(ready)}
 
     def bare() -> dict:
         net = trained(dataset, adversarially=False, epochs=0).requires_grad_(True).train()
         optimizer = torch.optim.RMSprop(net.parameters(), lr=1e-3, alpha=0.9, eps=1e-7)
-        for _ in range(2):
+        for _ in range(epochs):
             for rows in torch.randperm(len(ready)).to(DEVICE).split(128):
                 with torch.autocast(DEVICE.type, torch.bfloat16, enabled=training.has_fast_bfloat16(DEVICE)):
                     logits = net(ready[rows])
@@ -181,15 +197,14 @@ def epoch(rounds: int) -> dict:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-        training.clean_accuracy(net.eval(), dataset.test)  # which ours measures after each epoch
-        training.clean_accuracy(net, dataset.test)
-        return {"images": 2 * len(ready)}
+            training.clean_accuracy(net, dataset.test)  # which ours measures after each epoch
+        return {"images": epochs * len(ready)}
 
     rows = race({"reprolib": ours, "bare loop over ready images": bare}, rounds)
     return {
         "job": "fine-tuning, N images + N patch copies",
         "target": 0.95,
-        "size": f"2 epochs, N = {len(dataset.train)}",
+        "size": f"{epochs} epochs, N = {len(dataset.train)}",
         "rows": rows,
     }
 
@@ -199,7 +214,12 @@ def memory(count: int) -> dict:
     rows = [{"who": who, "megabytes": _peak(who, count)} for who in ("reprolib", "torchattacks, loop of ten")]
     for row in rows:
         row["ratio"] = round(row["megabytes"] / rows[0]["megabytes"], 3)
-    return {"job": "peak memory, 10 restarts, CIFARconv", "target": 1.0, "size": f"{count} images", "rows": rows}
+    return {
+        "job": "peak memory, 10 restarts, CIFARconv (EMPIR)",
+        "target": 1.0,
+        "size": f"{count} images",
+        "rows": rows,
+    }
 
 
 def _peak(who: str, count: int) -> float:
@@ -210,7 +230,7 @@ def _peak(who: str, count: int) -> float:
 
 
 def _attack_and_tell_the_peak(who: str, count: int) -> None:
-    net = cifarconv()
+    net = cifarconv("cifarconv-empir")
     images, labels = random_images(count, net)
     run = {"eps": 0.03, "alpha": 0.01, "steps": 2, "restarts": 10}
     if who == "reprolib":
@@ -219,8 +239,9 @@ def _attack_and_tell_the_peak(who: str, count: int) -> None:
         torchattacks_restarts(net, *run.values(), images, labels)
     if torch.cuda.is_available():
         print(torch.cuda.max_memory_allocated() / 2**20)
-    else:
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+    else:  # of this program alone: getrusage would also count the process that started it
+        (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+        print(int(line.split()[1]) / 2**10)
 
 
 def _right(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -239,7 +260,9 @@ def everything(scale: float, rounds: int):
         return max(int(count * scale), 8)
 
     yield steps("CIFARconv", cifarconv(), images(256), rounds)
-    yield steps("VGG-16", vgg16(), images(64), rounds)
+    yield steps("VGG-16", vgg16(), images(32), rounds)
+    for name, net, count in (("CIFARconv", cifarconv(), 256), ("VGG-16", vgg16(), 64)):
+        yield compilation(name, net, images(count), rounds)
     dataset = sample()
     undefended = trained(dataset, adversarially=False, epochs=4)
     shown = correct_images(undefended, dataset.test, images(200))
@@ -249,8 +272,12 @@ def everything(scale: float, rounds: int):
     yield restarts("adversarially trained [45 %]", sturdy, *shown, radius_for(sturdy, *shown, 46), (4, 2), rounds)
     shown = correct_images(sturdy, dataset.test, images(500))
     yield autoattack(sturdy, *shown, radius_for(sturdy, *shown, 46), max(rounds // 2, 1))
-    shown = correct_images(sturdy, dataset.test, images(1000))
-    yield precision("adversarially trained net", sturdy, *shown, radius_for(sturdy, *shown, 46), rounds)
+    shown = first_images(dataset.test, images(1000))  # misclassified ones too: a percentage of all of them
+    saturated = report.load_network(ROOT / "results/cpu/checkpoints/7-P1.safetensors").to(DEVICE)
+    for name, net in (("undefended", undefended), ("adversarially trained net", sturdy), ("saturated net", saturated)):
+        eps = 0.3 if net is saturated else radius_for(net, *shown, 46)
+        for loss in ("margin", "logits"):
+            yield precision(name, net, *shown, eps, loss, 1)
     yield operations(images(20_000), rounds)
     yield epoch(rounds)
     yield memory(images(10_000))

@@ -23,8 +23,8 @@ def vgg16() -> nn.Module:
     return net.to(DEVICE, memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
-def cifarconv() -> nn.Module:
-    return models.build("cifarconv").to(DEVICE).requires_grad_(False)
+def cifarconv(reading: str = "cifarconv") -> nn.Module:
+    return models.build(reading).to(DEVICE).requires_grad_(False)
 
 
 def random_images(count: int, net: nn.Module) -> tuple[Tensor, Tensor]:
@@ -57,6 +57,10 @@ def trained(dataset: data.Dataset, *, adversarially: bool, epochs: int) -> nn.Mo
             loss.backward()
             optimizer.step()
     return net.eval().requires_grad_(False)
+
+
+def first_images(split: data.Split, count: int) -> tuple[Tensor, Tensor]:
+    return split.images[:count].float() / 255, split.labels[:count]
 
 
 def correct_images(net: nn.Module, split: data.Split, count: int) -> tuple[Tensor, Tensor]:

@@ -10,16 +10,16 @@ from collections.abc import Callable
 import torch
 
 
-def race(contestants: dict[str, Callable[[], dict]], rounds: int) -> list[dict]:
+def race(contestants: dict[str, Callable[[], dict]], rounds: int, *, warm_up: bool = True) -> list[dict]:
     """Time each contestant once per round, one after the other, so that a machine's mood meets all of them alike.
 
-    A contestant returns what it found (an accuracy, say), which stands beside its time. One uncounted round goes first,
-    for whatever is done at a first call. Per contestant: name, median seconds, the ratio to the first contestant (ours)
+    A contestant returns what it found (an accuracy, say), which stands beside its time. A `warm_up` round, which is not
+    counted, goes first, for whatever is done at a first call; where a call takes minutes, that is nothing. Per contestant: name, median seconds, the ratio to the first contestant (ours)
     with the lowest and highest of the rounds, and what it returned in the last round.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     found: dict[str, dict] = {}
-    for counted in [False] + [True] * rounds:
+    for counted in [False] * warm_up + [True] * rounds:
         for name, run in contestants.items():
             elapsed, found[name] = _timed(run)
             if counted:

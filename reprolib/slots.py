@@ -1,7 +1,8 @@
 """The engine of all attacks: a fixed number of slots, each of which holds one (image, run) pair.
 
 All slots go through the network together, each at its own step of its own run. A slot whose pair is done takes the next
-pair of the queue, so the device stays full, early exit costs nothing, and no image waits for another. What a pair draws
+pair of the queue, so the device stays full, early exit costs nothing, and no image waits for another. Towards the end,
+when a few stubborn images are left, their later runs are made at the same time as the earlier ones. What a pair draws
 depends on the image's id and the run alone, so the number of slots, the batch and the order change no result.
 
 What distinguishes one attack from another is a `Method`: how a run begins, and what one evaluation of the network does.
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 DECISIONS = ("any", "last")
 SAVE_EVERY = 2.0  # seconds of attack that a killed process may lose
+AHEAD = 8  # with fewer rows than one in so many slots, later runs are made ahead of their time
 
 Rows = dict[str, Tensor]  # the slots' state: tensors with one row per slot
 
@@ -142,6 +144,8 @@ class Slots:
         self.done = self.end if total is None else total  # what `next_run` says of an image that is done
         due = result.next_run.tolist()
         self.queue = deque((image, run) for image, run in enumerate(due) if first <= run < self.end)
+        self.begun = dict(self.queue)  # image -> its latest run that is queued or has been in a slot
+        self.ended: dict[int, set[int]] = {image: set() for image in self.begun}  # the runs that are over
         self.rows: Rows = {}
 
     def run(self, save: Callable[[AttackResult], None] | None = None) -> AttackResult:
@@ -162,34 +166,65 @@ class Slots:
     def _note(self, judged: Tensor, wrong: Tensor, over: Tensor) -> None:
         """Write down who fell and whose run is over, queue the runs that are left, and fill the free slots."""
         result, image, run = self.result, self.rows["image"], self.rows["run"]
-        note_first(result.any_run, image[wrong], run[wrong])
+        note_lowest(result.any_run, image[wrong], run[wrong])
         if self.decision == "any":
             over = over | wrong
         else:
-            note_first(result.last_run, image[over & wrong], run[over & wrong])
+            note_lowest(result.last_run, image[over & wrong], run[over & wrong])
         if not over.any():
             return
-        image, run = image[over], run[over]
-        result.adversarial[image] = judged[over]
-        sealed = (result.any_run if self.decision == "any" else result.last_run)[image] >= 0
-        result.next_run[image] = torch.where(sealed, self.done, run + 1).to(torch.int16)
-        again = ~sealed & (run + 1 < self.end)
-        self.queue.extend(zip(image[again].tolist(), (run[again] + 1).tolist(), strict=True))
-        self._fill(keep=~over)
+        fell_in = self._fell_in()[image]
+        shown = over & ((fell_in == run) | ((fell_in < 0) & (run == self.end - 1)))
+        result.adversarial[image[shown]] = judged[shown]
+        for ended in zip(image[over].tolist(), run[over].tolist(), fell_in[over].tolist(), strict=True):
+            self._end(*ended)
+        self._fill(keep=~over & ((fell_in < 0) | (run < fell_in)))  # a fall makes later runs pointless
+
+    def _fell_in(self) -> Tensor:
+        return self.result.any_run if self.decision == "any" else self.result.last_run
+
+    def _end(self, image: int, run: int, fell_in: int) -> None:
+        """A run is over. The image is done when all runs before the one in which it fell are; else the next one is due."""
+        ended, due = self.ended[image], int(self.result.next_run[image])
+        ended.add(run)
+        while due in ended:
+            due += 1
+        if fell_in >= 0 and due >= fell_in:
+            due = self.done
+        elif due < self.end and due > self.begun[image]:
+            self.queue.append((image, due))
+            self.begun[image] = due
+        self.result.next_run[image] = due
 
     def _fill(self, keep: Tensor | None) -> None:
         """Keep these slots, and start the next pairs of the queue in the others."""
         kept = {} if keep is None else {name: tensor[keep] for name, tensor in self.rows.items()}
-        count = min(self.slots - (len(kept["image"]) if kept else 0), len(self.queue))
-        if kept and not count:
+        busy = kept["image"].tolist() if kept else []
+        pairs = [self.queue.popleft() for _ in range(min(self.slots - len(busy), len(self.queue)))]
+        pairs += self._ahead(busy + [image for image, _ in pairs])
+        if kept and not pairs:
             self.rows = kept
             return
-        pairs = [self.queue.popleft() for _ in range(count)]
         image, run = torch.tensor(pairs, dtype=torch.int64, device=self.images.device).view(-1, 2).unbind(1)
         new: Rows = {"image": image, "run": run, "id": self.ids[image], "label": self.labels[image]}
         new["clean"] = self.images[image]
         self.method.begin(new)
         self.rows = {name: torch.cat([kept[name], tensor]) for name, tensor in new.items()} if kept else new
+
+    def _ahead(self, busy: list[int]) -> list[tuple[int, int]]:
+        """Later runs of images that have stood one, while there are so few that a network takes hardly longer for more."""
+        pairs: list[tuple[int, int]] = []
+        room = self.slots // AHEAD - len(busy)
+        if self.queue or room <= 0:
+            return pairs
+        fell_in = self._fell_in()
+        stubborn = [image for image in dict.fromkeys(busy) if self.ended[image] and fell_in[image] < 0]
+        while stubborn and len(pairs) < room:
+            stubborn = [image for image in stubborn if self.begun[image] + 1 < self.end]
+            for image in stubborn[: room - len(pairs)]:
+                self.begun[image] += 1
+                pairs.append((image, self.begun[image]))
+        return pairs
 
 
 def clean_result(model: nn.Module, images: Tensor, labels: Tensor, runs: int, batch_size: int) -> AttackResult:
@@ -206,9 +241,11 @@ def clean_result(model: nn.Module, images: Tensor, labels: Tensor, runs: int, ba
     return AttackResult(correct, first, first.clone(), due, images.clone(), len(images))
 
 
-def note_first(first: Tensor, image: Tensor, run: Tensor) -> None:
-    """first[image] = run where nothing was noted before."""
-    first[image] = torch.where(first[image] < 0, run.to(first.dtype), first[image])
+def note_lowest(lowest: Tensor, image: Tensor, run: Tensor) -> None:
+    """lowest[image] = run where nothing, or a higher run, was noted before; an image may occur more than once."""
+    none = torch.iinfo(lowest.dtype).max
+    found = torch.where(lowest < 0, none, lowest).scatter_reduce(0, image, run.to(lowest.dtype), "amin")
+    lowest.copy_(torch.where(found == none, -1, found))
 
 
 @contextlib.contextmanager

@@ -1,10 +1,12 @@
-"""Gradients in bfloat16: quicker where the device has it, never the judge."""
+"""The slot engine: its queue and its resuming; and gradients in bfloat16, quicker where the device has it, never the judge."""
+
+import copy
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from reprolib import slots
+from reprolib import devices, slots
 from reprolib.attacks import pgd
 
 
@@ -40,8 +42,19 @@ def test_the_last_iterate_is_never_left_to_bfloat16(decision):
     assert result.robust(decision).tolist() == [True, True, False, False]
 
 
-@pytest.mark.parametrize("options, used", [({}, False), ({"bfloat16": True}, True)])
-def test_bfloat16_is_used_on_request_alone(options, used):
+@pytest.mark.parametrize(
+    "options, fast, used",
+    [
+        ({"loss": "margin"}, True, True),
+        ({"loss": "margin"}, False, False),
+        ({"loss": "margin", "bfloat16": False}, True, False),
+        ({"loss": "logits"}, True, False),
+        ({"loss": "probabilities"}, True, False),
+        ({"loss": "logits", "bfloat16": True}, False, True),
+    ],
+)
+def test_where_bfloat16_is_used(options, fast, used, monkeypatch):
+    monkeypatch.setattr(devices, "has_fast_bfloat16", lambda device: fast)
     net = TwoFaced(0.5)
     pgd(net, 0.1, 0.02, 3, **options).run(IMAGES, LABELS)
     assert any(net.seen) == used and not net.seen[0], "the clean images are judged in float32"
@@ -79,3 +92,90 @@ def test_slots_are_filled_again_and_waste_no_evaluation(count):
     # one evaluation of each clean image; id + 1 for a run; images with an even id have two runs
     assert result.calls == 10 + sum((i + 1) * (1 if i % 2 else 2) for i in range(10))
     assert method.most == min(count, 10)
+
+
+class Fates:
+    """A method with fates drawn beforehand: how many steps an (image, run) pair takes, and at which of them it is wrong.
+
+    The image that it hands to the judge says where it comes from: run + step / 100.
+    """
+
+    def __init__(self, images: int, runs: int):
+        generator = torch.Generator().manual_seed(images)
+        self.length = torch.randint(0, 9, (images, runs), generator=generator)
+        wrong = torch.rand(images, runs, 10, generator=generator)
+        easy = torch.rand(images, 1, 1, generator=generator) ** 3  # a few fall at once, many stand for several runs
+        self.wrong = wrong < 0.3 * easy
+
+    def begin(self, rows):
+        rows["step"] = torch.zeros_like(rows["run"])
+
+    def advance(self, rows):
+        image, run, step = rows["image"], rows["run"], rows["step"]
+        rows["step"] = step + 1
+        judged = (run + step / 100).view(-1, 1, 1, 1).expand_as(rows["clean"]).float()
+        return judged, self.wrong[image, run, step], step == self.length[image, run]
+
+    def one_after_the_other(self, image: int, decision: str) -> tuple[int, int, float]:
+        """What becomes of an image whose runs are made in turn: its first run by either rule, and the image shown."""
+        by_any = -1
+        for run, length in enumerate(self.length[image].tolist()):
+            wrong = self.wrong[image, run, : length + 1].nonzero().flatten().tolist()
+            if wrong and by_any < 0:
+                by_any = run
+            if decision == "any" and wrong:
+                return run, -1, run + wrong[0] / 100
+            if decision == "last" and length in wrong:
+                return by_any, run, run + length / 100
+        return by_any, -1, run + length / 100
+
+
+def class_zero(images: Tensor) -> Tensor:
+    return torch.tensor([[1.0, 0.0]]).expand(len(images), 2)
+
+
+def clean(count: int, runs: int) -> slots.AttackResult:
+    return slots.clean_result(class_zero, torch.rand(count, 1, 2, 2), torch.zeros(count, dtype=torch.int64), runs, 50)
+
+
+@pytest.mark.parametrize("decision", ["any", "last"])
+@pytest.mark.parametrize("count", [1, 8, 40, 1000])
+def test_runs_made_ahead_change_nothing(decision, count):
+    fates, runs, size = Fates(60, 7), 7, 60
+    images, labels, ids = torch.rand(size, 1, 2, 2), torch.zeros(size, dtype=torch.int64), torch.arange(size)
+    result = clean(size, runs)
+    slots.Slots(fates, images, labels, ids, result, count=runs, slots=count, decision=decision).run()
+    expected = [fates.one_after_the_other(image, decision) for image in range(size)]
+    assert len({by_any for by_any, _, _ in expected}) > 4, "these fates would show little"
+    assert result.any_run.tolist() == [by_any for by_any, _, _ in expected]
+    if decision == "last":
+        assert result.last_run.tolist() == [by_last for _, by_last, _ in expected]
+    assert result.adversarial[:, 0, 0, 0].tolist() == pytest.approx([shown for _, _, shown in expected])
+    assert (result.next_run == runs).all()
+
+
+@pytest.mark.parametrize("decision", ["any", "last"])
+def test_runs_made_ahead_are_resumed_from_any_save(decision, monkeypatch):
+    """As if killed right after each of its saves: what a run ahead of its time found is kept or made again."""
+    monkeypatch.setattr(slots, "SAVE_EVERY", -1.0)
+    fates, runs, size, saved = Fates(12, 7), 7, 12, []
+    images, labels, ids = torch.rand(size, 1, 2, 2), torch.zeros(size, dtype=torch.int64), torch.arange(size)
+    options = {"count": runs, "slots": 64, "decision": decision}
+    whole = clean(size, runs)
+    slots.Slots(fates, images, labels, ids, whole, **options).run(lambda result: saved.append(copy.deepcopy(result)))
+    assert len(saved) > 20
+    for result in saved:
+        slots.Slots(fates, images, labels, ids, result, **options).run()
+        assert torch.equal(result.any_run, whole.any_run) and torch.equal(result.last_run, whole.last_run)
+        assert torch.equal(result.next_run, whole.next_run)
+
+
+def test_runs_made_ahead_shorten_the_wait(monkeypatch):
+    """Two images that stand every run of ten: two waits for a run, the first and all others together, instead of ten."""
+    fates, size, waits = Fates(2, 10), 2, []
+    fates.length[:], fates.wrong[:] = 8, False
+    advance = fates.advance
+    monkeypatch.setattr(fates, "advance", lambda rows: waits.append(len(rows["id"])) or advance(rows))
+    images, labels = torch.rand(size, 1, 2, 2), torch.zeros(size, dtype=torch.int64)
+    slots.Slots(fates, images, labels, torch.arange(size), clean(size, 10), count=10, slots=256).run()
+    assert waits == [2] * 9 + [18] * 9

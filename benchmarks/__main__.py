@@ -1,6 +1,7 @@
 """`make bench`: every job, each contestant in turn; writes benchmarks/results/<cpu or gpu>.json, .md and .png.
 
 python benchmarks                 the whole, half an hour on two cores
+python benchmarks --only auto     the jobs whose name begins so; their rows in the results are replaced
 python benchmarks --scale 0.1     fewer images: a look, whose results are printed and not written
 """
 
@@ -30,18 +31,25 @@ REASONS = Path(__file__).parent / "reasons.yaml"
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--only", default="")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     done = []
-    for found in everything(options.scale, options.rounds):
+    for found in everything(options.scale, options.rounds, options.only):
         done.append(found)
         print(f"\n{found['job']} ({found['size']})\n{pd.DataFrame(found['rows']).to_markdown(index=False)}", flush=True)
     if options.scale == 1.0:
-        save(done, options.rounds)
+        save(done, options.rounds, keep=bool(options.only))
 
 
-def save(done: list[dict], rounds: int) -> None:
+def save(done: list[dict], rounds: int, *, keep: bool) -> None:
+    """Write the results; with `keep`, jobs that were not run again stay as they were."""
     path = RESULTS / DEVICE.type
+    done = [found | {"commit": report.commit()} for found in done]
+    if keep and path.with_suffix(".json").exists():
+        again = {found["job"]: found for found in done}
+        before = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["jobs"]
+        done = [again.pop(found["job"], found) for found in before] + list(again.values())
     machine = {
         "device": devices.device_name(DEVICE),
         "machine": platform.machine(),
@@ -50,7 +58,6 @@ def save(done: list[dict], rounds: int) -> None:
             name: version(name)
             for name in ("torch", "torchattacks", "foolbox", "adversarial-robustness-toolbox", "kornia")
         },
-        "commit": report.commit(),
     }
     text = json.dumps({"machine": machine, "jobs": done}, indent=1)
     store.write_atomically(path.with_suffix(".json"), f"{text}\n".encode())
@@ -61,9 +68,10 @@ def save(done: list[dict], rounds: int) -> None:
 
 def page(machine: dict, done: list[dict]) -> str:
     about = ", ".join(f"{name} {value}" for name, value in machine.items())
+    commits = ", ".join(dict.fromkeys(job["commit"][:10] for job in done))
     lines = [
         "# Benchmarks",
-        f"`make bench` on {about}.",
+        f"`make bench` on {about}; commit {commits}.",
         "Ratio: the other's time (memory) over that of the first, ours; the median of the rounds, their lowest and highest in "
         "brackets. Robust accuracy in percent of the images.",
     ]

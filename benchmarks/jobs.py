@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from networks import DEVICE, cifarconv, correct_images, first_images, radius_for, random_images, sample, trained, vgg16
+from networks import (
+    DEVICE,
+    cifarconv,
+    correct_images,
+    first_images,
+    radius_for,
+    random_images,
+    sample,
+    sturdy,
+    undefended,
+    vgg16,
+)
 from peers import (
     art_pgd,
     foolbox_pgd,
@@ -25,7 +38,7 @@ from peers import (
 from timing import race
 from torch import Tensor, nn
 
-from reprolib import attacks, patches, report, specs, training
+from reprolib import attacks, data, models, patches, report, specs, training
 from reprolib.autoattack import AutoAttack
 from reprolib.store import ROOT, Store
 
@@ -59,7 +72,7 @@ def steps(name: str, net: nn.Module, count: int, rounds: int) -> dict:
     )
     return {
         "job": f"PGD steps, no early exit, {name}",
-        "target": 2.5,
+        "target": {"torchattacks, loop": 2.5},
         "size": f"{count} images, {length} steps",
         "rows": rows,
     }
@@ -170,8 +183,10 @@ def operations(count: int, rounds: int) -> dict:
 
 def epoch(rounds: int) -> dict:
     """Fine-tuning on N images and N patched copies, against a bare loop over 2N ready float images."""
-    epochs = 5
-    dataset = sample()
+    epochs = 2
+    drawn = sample()  # four times over: an epoch should not be so short that what comes before it counts
+    many = data.Split(drawn.train.images.repeat(4, 1, 1, 1), drawn.train.labels.repeat(4))
+    dataset = dataclasses.replace(drawn, train=many)
     spec = specs.Training(
         dataset=dataset.name, model="fmnistconv", optimizer="rmsprop", lr=1e-3, batch_size=128,
         copies="patched", patch_size=7, patch_count=1,
@@ -187,7 +202,7 @@ def epoch(rounds: int) -> dict:
         return {"images": epochs * len(ready)}
 
     def bare() -> dict:
-        net = trained(dataset, adversarially=False, epochs=0).requires_grad_(True).train()
+        net = models.build("fmnistconv").to(DEVICE).train()
         optimizer = torch.optim.RMSprop(net.parameters(), lr=1e-3, alpha=0.9, eps=1e-7)
         for _ in range(epochs):
             for rows in torch.randperm(len(ready)).to(DEVICE).split(128):
@@ -253,34 +268,65 @@ def _percent(kept: Tensor) -> float:
     return round(100 * float(kept.float().mean()), 2)
 
 
-def everything(scale: float, rounds: int):
-    """All jobs, one after the other; `scale` multiplies the numbers of images."""
+def everything(scale: float, rounds: int, only: str = ""):
+    """All jobs, one after the other, or those whose name begins with `only`; `scale` multiplies the numbers of images.
 
-    def images(count: int) -> int:
-        return max(int(count * scale), 8)
+    Raises SystemExit for a name that no job begins with.
+    """
+    chosen = [job for name, job in JOBS.items() if name.startswith(only)]
+    if not chosen:
+        sys.exit(f"error: no job begins with {only!r}; expected one of {', '.join(JOBS)}")
+    for job in chosen:
+        yield from job(lambda count: max(int(count * scale), 8), rounds)
 
+
+def _steps(images: Callable[[int], int], rounds: int):
     yield steps("CIFARconv", cifarconv(), images(256), rounds)
     yield steps("VGG-16", vgg16(), images(32), rounds)
-    for name, net, count in (("CIFARconv", cifarconv(), 256), ("VGG-16", vgg16(), 64)):
-        yield compilation(name, net, images(count), rounds)
-    dataset = sample()
-    undefended = trained(dataset, adversarially=False, epochs=4)
-    shown = correct_images(undefended, dataset.test, images(200))
-    yield restarts("undefended [<= 2 %]", undefended, *shown, radius_for(undefended, *shown, 1), (60, 8), rounds)
-    sturdy = trained(dataset, adversarially=True, epochs=6)
-    shown = correct_images(sturdy, dataset.test, images(200))
-    yield restarts("adversarially trained [45 %]", sturdy, *shown, radius_for(sturdy, *shown, 46), (4, 2), rounds)
-    shown = correct_images(sturdy, dataset.test, images(500))
-    yield autoattack(sturdy, *shown, radius_for(sturdy, *shown, 46), max(rounds // 2, 1))
-    shown = first_images(dataset.test, images(1000))  # misclassified ones too: a percentage of all of them
+
+
+def _compilation(images: Callable[[int], int], rounds: int):
+    yield compilation("CIFARconv", cifarconv(), images(256), rounds)
+    yield compilation("VGG-16", vgg16(), images(64), rounds)
+
+
+def _restarts(images: Callable[[int], int], rounds: int):
+    shown = correct_images(undefended(), sample().test, images(200))
+    radius = radius_for(undefended(), *shown, 1)
+    yield restarts("undefended [<= 2 %]", undefended(), *shown, radius, (60, 8), rounds)
+    shown = correct_images(sturdy(), sample().test, images(200))
+    radius = radius_for(sturdy(), *shown, 46)
+    yield restarts("adversarially trained [45 %]", sturdy(), *shown, radius, (4, 2), rounds)
+
+
+def _autoattack(images: Callable[[int], int], rounds: int):
+    shown = correct_images(sturdy(), sample().test, images(500))
+    yield autoattack(sturdy(), *shown, radius_for(sturdy(), *shown, 46), 1)  # minutes each
+
+
+def _precision(images: Callable[[int], int], rounds: int):
+    shown = first_images(sample().test, images(1000))  # misclassified ones too: a percentage of all of them
     saturated = report.load_network(ROOT / "results/cpu/checkpoints/7-P1.safetensors").to(DEVICE)
-    for name, net in (("undefended", undefended), ("adversarially trained net", sturdy), ("saturated net", saturated)):
+    for name, net in (
+        ("undefended", undefended()),
+        ("adversarially trained net", sturdy()),
+        ("saturated net", saturated),
+    ):
         eps = 0.3 if net is saturated else radius_for(net, *shown, 46)
         for loss in ("margin", "logits"):
             yield precision(name, net, *shown, eps, loss, 1)
-    yield operations(images(20_000), rounds)
-    yield epoch(rounds)
-    yield memory(images(10_000))
+
+
+JOBS = {
+    "steps": _steps,
+    "compilation": _compilation,
+    "restarts": _restarts,
+    "autoattack": _autoattack,
+    "precision": _precision,
+    "operations": lambda images, rounds: [operations(images(20_000), rounds)],
+    "epoch": lambda images, rounds: [epoch(rounds)],
+    "memory": lambda images, rounds: [memory(images(10_000))],
+}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import torch
 import torch.nn.functional as F
@@ -34,11 +35,22 @@ def random_images(count: int, net: nn.Module) -> tuple[Tensor, Tensor]:
         return images, torch.cat([net(some).argmax(1) for some in images.split(500)])
 
 
+@functools.cache
 def sample() -> data.Dataset:
     return data.load("fashion-mnist-sample", device=DEVICE)
 
 
-def trained(dataset: data.Dataset, *, adversarially: bool, epochs: int) -> nn.Module:
+@functools.cache
+def undefended() -> nn.Module:
+    return _trained(sample(), adversarially=False, epochs=4)
+
+
+@functools.cache
+def sturdy() -> nn.Module:
+    return _trained(sample(), adversarially=True, epochs=6)
+
+
+def _trained(dataset: data.Dataset, *, adversarially: bool, epochs: int) -> nn.Module:
     """F-MNISTconv after a short training on the sample; adversarially, on what a short PGD makes of each batch."""
     net = models.build("fmnistconv").to(DEVICE)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)

@@ -18,6 +18,7 @@ from reprolib import streams
 from reprolib.slots import Gradients, Rows
 
 APGD_STREAM, SQUARE_STREAM = 1 << 21, 1 << 22  # first of the random streams used here, away from all others
+NEWTON_STEPS = 50  # towards the nearest point of a plane; five are usual
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits [S, K], labels [S], targets [S] -> [S]
 
@@ -132,18 +133,40 @@ class FAB:
     def begin(self, rows: Rows) -> None:
         clean, run = rows["clean"], rows["run"]
         rows["target"] = ranked_targets(self.gradients, clean, run - self.first)
-        rows |= {"x": clean, "step": torch.zeros_like(run), "came_back": run < 0}
+        rows |= {"x": clean, "step": torch.zeros_like(run), "only_judge": run < 0, "came_back": run < 0}
 
     def advance(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-        x, clean, labels, target = (rows[name] for name in ("x", "clean", "label", "target"))
-        logits, lead, gradient = self.gradients(x, lambda logits: _of(logits, target) - _of(logits, labels))
+        """A step that fools the network is followed by its way back, and asks for no gradient. So where the last step
+        fooled it, the next one is only judged; if it does not fool, its gradient is asked for in the next call."""
+        x, clean, only_judge = rows["x"], rows["clean"], rows["only_judge"]
+        logits, lead, gradient = self._ask(rows)
         over = rows["step"] >= self.steps
-        fooled = self.gradients.misclassified(x, logits, labels, over)
+        fooled = self.gradients.misclassified(x, logits, rows["label"], over)
         inside = ((x - clean).abs() <= self.eps).flatten(1).all(1)
         back = fooled & ~rows["came_back"]
-        rows["x"] = torch.where(_image(back), clean + (x - clean) * self.way_back, self._step(x, clean, lead, gradient))
-        rows["step"], rows["came_back"] = rows["step"] + ~back, back
+        steps = ~back & ~only_judge
+        moved = torch.where(_image(back), clean + (x - clean) * self.way_back, x)
+        moved[steps] = self._step(x[steps], clean[steps], lead[steps], gradient[steps])
+        rows["x"], rows["step"] = moved, rows["step"] + steps
+        rows["only_judge"], rows["came_back"] = steps & rows["came_back"], back
         return x, fooled & inside, over
+
+    def _ask(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits of all rows; how far the target leads, and that lead's gradient, of those that are not only judged."""
+        x, labels, target = rows["x"], rows["label"], rows["target"]
+        judged, moving = (chosen.nonzero().squeeze(1) for chosen in (rows["only_judge"], ~rows["only_judge"]))
+        gradient, lead = torch.zeros_like(x), torch.zeros_like(x[:, 0, 0, 0])
+        parts = []
+        if len(judged):
+            parts.append((judged, self.gradients.logits(x[judged])))
+        if len(moving):
+            aim = target[moving], labels[moving]
+            found, lead[moving], gradient[moving] = self.gradients(
+                x[moving], lambda logits: _of(logits, aim[0]) - _of(logits, aim[1])
+            )
+            parts.append((moving, found))
+        logits = torch.cat([found for _, found in parts])[torch.cat([rows for rows, _ in parts]).argsort()]
+        return logits, lead, gradient
 
     def _step(self, x: Tensor, clean: Tensor, lead: Tensor, gradient: Tensor) -> Tensor:
         """From x and from the clean image to the plane gradient . z = gradient . x - lead; between them by distance."""
@@ -159,21 +182,22 @@ def to_plane(points: Tensor, normal: Tensor, offset: Tensor) -> Tensor:
 
     points, normal: float32 [S, C, H, W]; offset: float32 [S]. Returns moves [S, C, H, W]; where the box does not reach
     the plane, as far as it goes. All coordinates move alike until they meet the box, so the size of the move solves
-    sum |normal| * min(size, room) = distance, a piecewise linear equation in the coordinates' rooms.
+    sum |normal| * min(size, room) = distance. The left side is concave and made of straight pieces, so Newton's method
+    climbs from 0 to the solution without passing it, and arrives in a few steps.
     """
     z, w = points.flatten(1), normal.flatten(1)
     distance = offset - (z * w).sum(1)
     way = w.sign() * distance.sign()[:, None]
-    room, order = torch.where(way > 0, 1 - z, z).sort(1)
-    weight = w.abs().gather(1, order)
-    used_up = (weight * room).cumsum(1)  # what the coordinates give that have met the box
-    still_free = weight.flip(1).cumsum(1).flip(1)  # the weights of this coordinate and all with more room
-    reached = used_up + room * (still_free - weight)
-    index = (reached < distance.abs()[:, None]).sum(1, keepdim=True).clamp(max=z.shape[1] - 1)
-    before = (used_up - weight * room).gather(1, index).squeeze(1)
-    size = (distance.abs() - before) / still_free.gather(1, index).squeeze(1).clamp(min=1e-30)
-    rooms = torch.where(way > 0, 1 - z, z)
-    return (way * torch.minimum(rooms, size[:, None])).view_as(points)
+    room, weight = torch.where(way > 0, 1 - z, z), w.abs()
+    size = torch.zeros_like(distance)
+    for _ in range(NEWTON_STEPS):
+        slope = (weight * (room > size[:, None])).sum(1)
+        missing = distance.abs() - (weight * torch.minimum(room, size[:, None])).sum(1)
+        step = (missing / slope.clamp(min=1e-30)).clamp(min=0)
+        size = size + step
+        if (step <= 1e-6 * size).all():
+            break
+    return (way * torch.minimum(room, size[:, None])).view_as(points)
 
 
 class Square:
@@ -215,7 +239,8 @@ class Square:
         side = self._sides(rows["query"], height, width)
         top, left = (u[:, 0] * (height - side + 1)).long(), (u[:, 1] * (width - side + 1)).long()
         inside = _within(top, side, height)[:, None, :, None] & _within(left, side, width)[:, None, None, :]
-        return inside * (2 * self.eps) * (u[:, 2:] - 0.5).sign()[:, :, None, None]
+        colours = 2 * self.eps * (u[:, 2:] - 0.5).sign()[:, :, None, None]
+        return torch.where(inside, colours, torch.zeros_like(colours))
 
     def _sides(self, query: Tensor, height: int, width: int) -> Tensor:
         """int64 [S]: the side of the square after so many queries."""

@@ -1,6 +1,6 @@
 # make tables                 every table and figure, quick profile, no download
 # make tables PROFILE=cpu     the real runs on a workstation; PROFILE=paper for a GPU
-# make tables ONLY=table06    one of them; DRY_RUN=1 shows the plan
+# make tables ONLY=table06    one of them; DRY_RUN=1 shows the plan and what it may cost
 # make test                   unit tests, then every notebook against its stored output
 # make bench                  our attacks and training raced against other libraries'; half an hour
 # make lab                    JupyterLab;  make readme  the README's status block
@@ -21,7 +21,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION = 1
 tables: $(READY)
 	@$(BIN)/snakemake --cores $(JOBS) --resources gpu=$(or $(GPUS),$(JOBS)) --keep-going --rerun-incomplete --nolock \
 	  $(if $(DRY_RUN),--dry-run --quiet rules host,--quiet all) --config profile=$(PROFILE) only=$(ONLY) \
-	  $(if $(DRY_RUN),,&& echo "Done: results are in results/$(PROFILE)/. Open $$(ls results/$(PROFILE)/$(ONLY)*.html | head -n 1)")
+	  $(if $(DRY_RUN),$(if $(filter quick,$(PROFILE)),,&& $(BIN)/python -m reprolib costs --profile $(PROFILE)),&& echo "Done: results are in results/$(PROFILE)/. Open $$(ls results/$(PROFILE)/$(ONLY)*.html | head -n 1)")
 
 test: $(READY)
 	@TQDM_DISABLE=1 $(BIN)/python -m pytest -q tests

@@ -4,6 +4,7 @@ python -m reprolib train TABLE COLUMN --profile cpu              a training of a
 python -m reprolib evaluate TABLE COLUMN EPOCH ATTACK --profile cpu   one attack on one of its checkpoints
 python -m reprolib notebook PATH --profile cpu                   a notebook, by papermill, into results/cpu
 python -m reprolib readme                                        the README's status block, from results/
+python -m reprolib costs --profile paper                         an estimate of the hours that a profile takes
 """
 
 from __future__ import annotations
@@ -36,12 +37,13 @@ def _parser() -> argparse.ArgumentParser:
         ("evaluate", _evaluate, ("table", "column", "epoch", "attack")),
         ("notebook", _notebook, ("path",)),
         ("readme", _readme, ()),
+        ("costs", _costs, ()),
     ):
         sub = steps.add_parser(name)
         sub.set_defaults(step=step)
         for argument in positional:
             sub.add_argument(argument, type=int if argument == "epoch" else str)
-        if positional:
+        if positional or name == "costs":
             sub.add_argument("--profile", default="quick")
     return parser
 
@@ -106,6 +108,12 @@ def _readme(options: argparse.Namespace) -> None:
     from reprolib import report
 
     report.write_readme()
+
+
+def _costs(options: argparse.Namespace) -> None:
+    from reprolib import costs
+
+    print(costs.page(options.profile))
 
 
 if __name__ == "__main__":

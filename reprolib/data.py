@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-NAMES = ("fashion-mnist-sample", "fashion-mnist", "cifar-10", "imagenet-subset")
+NAMES = ("fashion-mnist-sample", "fashion-mnist-sample-rgb", "fashion-mnist", "cifar-10", "imagenet-subset")
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 TORCHVISION_ROOT = Path("~/.cache/reprolib/torchvision")  # the `root` handed to torchvision.datasets.*
 DOWNLOAD_TIMEOUT = 30  # seconds without a byte; torchvision itself would wait for ever
@@ -117,7 +117,7 @@ def load(
 ) -> Dataset:
     """The first `train_size` and `test_size` images of a data set (None: all), as uint8 tensors on `device`.
 
-    name: one of NAMES. The order is that of the official files; `fashion-mnist-sample` and `imagenet-subset`, which
+    name: one of NAMES. The order is that of the official files; the samples and `imagenet-subset`, which
     have none, take the classes in turn, so that a short prefix is balanced too. Files are read once per process; the
     tensors are copies and may be changed. Raises ValueError (unknown name, size or device) and DataError (missing or
     damaged files).
@@ -173,6 +173,8 @@ def _read_once(name: str, reprolib_data: str | None) -> Dataset:
     """The whole data set on the CPU. `reprolib_data` is an argument so that a changed variable is noticed."""
     if name == "fashion-mnist-sample":
         return _make(name, "embedded sample", *_read_sample())
+    if name == "fashion-mnist-sample-rgb":
+        return _make(name, "embedded sample", *_as_cifar(*_read_sample()))
     read = {"fashion-mnist": _read_fashion, "cifar-10": _read_cifar, "imagenet-subset": _read_imagenet}[name]
     places = _places(name, reprolib_data)
     for source, folder in places:
@@ -340,6 +342,15 @@ def _read_sample() -> tuple[tuple[np.ndarray, ...], str]:
         ) from error
     variant = f"class-balanced sample of Fashion-MNIST ({len(labels)} training, {len(test_labels)} test images)"
     return (images[:, None], labels, test_images[:, None], test_labels), variant
+
+
+def _as_cifar(arrays: tuple[np.ndarray, ...], variant: str) -> tuple[tuple[np.ndarray, ...], str]:
+    """The sample in CIFAR-10's format, so that its networks can be tried without a download: 32x32, three equal channels."""
+    images, labels, test_images, test_labels = arrays
+    images, test_images = (
+        np.pad(part, ((0, 0), (0, 0), (2, 2), (2, 2))).repeat(3, 1) for part in (images, test_images)
+    )
+    return (images, labels, test_images, test_labels), f"{variant}, in the format of CIFAR-10"
 
 
 # --- CIFAR-10 -----------------------------------------------------------------------------------------------------

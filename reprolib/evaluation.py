@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from reprolib import attacks, data, devices, probes, training
+from reprolib import attacks, data, devices, models, probes, training
 from reprolib.autoattack import STANDARD, AutoAttack, Probabilities
 from reprolib.specs import ENSEMBLE, Evaluation, Job, Plan
 from reprolib.store import Store, key
 
 CODE = tuple(
-    f"reprolib.{name}" for name in ("attacks", "slots", "devices", "streams", "models", "winograd")
-)  # behind an outcome
+    f"reprolib.{name}" for name in ("attacks", "slots", "devices", "streams")
+)  # behind an outcome, with what defines the networks
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,11 @@ def artefact(spec: Evaluation, dataset: data.Dataset) -> str:
     record = spec.content() | {"checkpoint": training.artefact(spec.training, dataset)}
     if spec.source:
         record["source_checkpoint"] = training.artefact(spec.source, dataset)
-    code = (*CODE, "reprolib.autoattack", "reprolib.autoattack_parts") if spec.attack.name in ENSEMBLE else CODE
+    if spec.attack.name not in ENSEMBLE and attacks.uses_bfloat16(spec.attack.loss, dataset.test.images.device):
+        record["bfloat16"] = True
+    code = CODE + models.code_of(spec.training.model)
+    if spec.attack.name in ENSEMBLE:
+        code += ("reprolib.autoattack", "reprolib.autoattack_parts")
     return f"evaluation/{key('evaluation', record, dataset.checksum, code)}"
 
 

@@ -1,114 +1,48 @@
-"""The networks of the paper's Table 1. Inputs are images in [0, 1]; normalisation is part of the network."""
+"""All networks by name. Inputs are images in [0, 1]; normalisation is part of the network."""
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from reprolib import winograd
+from reprolib.convnets import CIFARConv, FMNISTConv
+from reprolib.deepnets import ResNet20, ResNet50, VGG16, WideResNet
+from reprolib.layers import Normalize, seeded
 
-
-class Normalize(nn.Module):
-    """Subtract the training set's mean and divide by its standard deviation, per channel."""
-
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return (images - self.mean) / self.std
-
-
-class FMNISTConv(nn.Module):
-    """F-MNISTconv of Table 1: 8x8x64, 6x6x128, 5x5x128, fully connected 10; 710 218 parameters.
-
-    The table gives no strides or padding. Filter for filter this is CleverHans' basic CNN, whose strides (2, 2, 1) and
-    padding (same, valid, valid) are used here. Images [B, 1, 28, 28] in [0, 1] -> logits [B, 10].
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.normalize = Normalize((0.2860,), (0.3530,))
-        self.conv1 = nn.Conv2d(1, 64, 8, stride=2, padding=3)
-        self.conv2 = nn.Conv2d(64, 128, 6, stride=2)
-        self.conv3 = nn.Conv2d(128, 128, 5)
-        self.fc = nn.Linear(128, 10)
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = _conv_on_quarters(F.pad(self.normalize(images), (3, 3, 3, 3)), self.conv1)
-        if images.is_cuda or torch.is_autocast_enabled(images.device.type):
-            x = self.conv2(F.relu(x)).permute(2, 3, 0, 1).flatten(0, 1)
-        else:
-            x = self._conv2_by_winograd(x)
-        # 5x5 filters on a 5x5 map are a matrix product, several times faster as such on a CPU
-        x = F.relu(x).transpose(0, 1).flatten(1)
-        x = F.relu(F.linear(x, self.conv3.weight.permute(0, 2, 3, 1).flatten(1), self.conv3.bias))
-        return self.fc(x)
-
-    def _conv2_by_winograd(self, x: Tensor) -> Tensor:
-        """relu(x) [B, 64, 14, 14] through the 6x6 filters of stride 2, as 3x3 filters of stride 1 on four times the
-        channels -> [25, B, 128]. Float32 on CPUs only: elsewhere libraries are faster, and bfloat16 is too coarse.
-        """
-        maps = F.relu(x).permute(0, 2, 3, 1).reshape(-1, 7, 2, 7, 2, 64).permute(1, 3, 0, 2, 4, 5).reshape(49, -1, 256)
-        filters = self.conv2.weight.unflatten(3, (3, 2)).unflatten(2, (3, 2)).permute(2, 4, 3, 5, 1, 0)
-        return winograd.convolve(maps, filters.reshape(9, 256, 128)) + self.conv2.bias
-
-
-def _conv_on_quarters(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """A stride-2 convolution with even kernel, as the stride-1 convolution of the image's four interleaved quarters.
-
-    The same sums in another order. CPU libraries compute the input gradient of a strided one-channel convolution ten
-    times more slowly, and attacks need nothing but input gradients.
-    """
-    quarters = F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
-    return F.conv2d(quarters, F.pixel_unshuffle(conv.weight, 2), conv.bias)
-
-
-class CIFARConv(nn.Module):
-    """CIFARconv in one of two readings. Images [B, 3, 32, 32] in [0, 1] -> logits [B, 10].
-
-    `table1` is Table 1 as printed: 5x5x32, 8x8x64, 8x8x64 with biases; 433 354 parameters. `empir` is the network of
-    the code that Table 4 compares with: 5x5x32, 5x5x32, 5x5x64 without biases; 116 704 parameters. Strides, padding
-    and the activation after FC(64) are not printed: convolutions keep the size, 3x3 pools have stride 2 (32, 15, 7, 3
-    pixels), and there is no activation between the two fully connected layers, as in that code.
-    """
-
-    def __init__(self, reading: str):
-        super().__init__()
-        kernel, widths, bias = {"table1": (8, (32, 64, 64), True), "empir": (5, (32, 32, 64), False)}[reading]
-        self.normalize = Normalize((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-        self.conv1 = nn.Conv2d(3, widths[0], 5, padding="same", bias=bias)
-        self.conv2 = nn.Conv2d(widths[0], widths[1], kernel, padding="same", bias=bias)
-        self.conv3 = nn.Conv2d(widths[1], widths[2], kernel, padding="same", bias=bias)
-        self.fc1 = nn.Linear(widths[2] * 3 * 3, 64, bias=bias)
-        self.fc2 = nn.Linear(64, 10, bias=bias)
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = F.max_pool2d(F.relu(self.conv1(self.normalize(images))), 3, stride=2)
-        x = F.avg_pool2d(F.relu(self.conv2(x)), 3, stride=2)
-        x = F.avg_pool2d(F.relu(self.conv3(x)), 3, stride=2)
-        return self.fc2(self.fc1(x.flatten(1)))
-
+__all__ = ["Normalize", "build", "code_of", "parameter_count"]
 
 BUILDERS = {
     "fmnistconv": FMNISTConv,
     "cifarconv": lambda: CIFARConv("table1"),
     "cifarconv-empir": lambda: CIFARConv("empir"),
 }
+SCALABLE = {  # their channels can be multiplied by a width
+    "vgg16": VGG16,
+    "resnet50": ResNet50,
+    "resnet20": ResNet20,
+    "wide-resnet-16-4": lambda width: WideResNet(16, 4, width),
+    "wide-resnet-28-10": lambda width: WideResNet(28, 10, width),
+}
 
 
-def build(name: str, seed: int = 0) -> nn.Module:
+def build(name: str, seed: int = 0, width: float = 1.0) -> nn.Module:
     """A freshly initialised network, in eval mode; the same seed gives the same weights and the global RNG is untouched.
 
-    Raises KeyError with the known names when `name` is not one of them.
+    Raises KeyError with the known names when `name` is not one of them, and ValueError for a width other than 1 of a
+    network that the paper describes layer by layer.
     """
+    if name in SCALABLE:
+        return seeded(lambda: SCALABLE[name](width=width), seed)
     if name not in BUILDERS:
-        raise KeyError(f"unknown network {name!r}; expected one of {', '.join(BUILDERS)}")
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every GPU as well
-        return BUILDERS[name]().to(memory_format=torch.channels_last).eval()
+        raise KeyError(f"unknown network {name!r}; expected one of {', '.join([*BUILDERS, *SCALABLE])}")
+    if width != 1:
+        raise ValueError(f"width is {width:g}, but {name} has the widths that the paper prints; leave it at 1")
+    return seeded(BUILDERS[name], seed)
+
+
+def code_of(name: str) -> tuple[str, ...]:
+    """The modules that define a network, for the keys of what is computed with it."""
+    own = ("deepnets",) if name in SCALABLE else ("convnets", "winograd")
+    return tuple(f"reprolib.{module}" for module in ("layers", *own))
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -23,7 +23,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from reprolib import claims, contradictions, data, evaluation, ladder, models, patches, specs, store, training
+from reprolib import claims, contradictions, costs, data, evaluation, ladder, models, patches, specs, store, training
 from reprolib.attacks import LinfAttack
 from reprolib.autoattack import STANDARD, part_of
 from reprolib.specs import Plan, Settings
@@ -160,6 +160,17 @@ def measure_ensemble(plan: Plan, dataset: data.Dataset, artefacts: store.Store) 
     return cells
 
 
+def named(plan: Plan, cells: list[dict]) -> list[dict]:
+    """The cells under their network's name, for a record about several: 7-P1 -> vgg16, 7-P1."""
+    return [entry | {"column": f"{plan.grid.model}, {entry['column']}"} for entry in cells]
+
+
+def of(plan: Plan, cells: list[dict]) -> list[dict]:
+    """One plan's cells from such a record, under its own columns again."""
+    name = f"{plan.grid.model}, "
+    return [c | {"column": c["column"].removeprefix(name)} for c in cells if c["column"].startswith(name)]
+
+
 LADDER_SIZE = 100  # images on which the sanity ladder is climbed
 
 
@@ -183,20 +194,21 @@ def _masks(jobs: list[specs.Job], plan: Plan, dataset: data.Dataset, artefacts: 
     for job in jobs:
         attacked = evaluation.outcome(job.evaluation, dataset, artefacts)
         loss, decision = job.evaluation.attack.loss, job.evaluation.decision
+        counts = plan.grid.rows_of(job.attack)
         if job.evaluation.source:
-            found[job.attack, "transfer", "last"] = attacked.robust("last")
+            found[list(counts)[-1], "transfer", "last"] = attacked.robust("last")
             continue
         if len(attacked.correct) == plan.test_size:
             found["Clean", "clean", ""] = attacked.correct
             if job.evaluation.engine == "reprolib":  # torchattacks looks at the last iterate only
-                found[job.attack, loss, "any"] = attacked.robust("any")
+                found |= {(row, loss, "any"): attacked.robust("any", runs) for row, runs in counts.items()}
         if decision == "last":
-            found[job.attack, loss, "last"] = attacked.robust("last")
+            found |= {(row, loss, "last"): attacked.robust("last", runs) for row, runs in counts.items()}
         if loss == "probabilities" and job.evaluation.attack.restarts > 0:
             found[f"{job.attack}, first start only", loss, decision] = attacked.robust(decision, runs=1)
     rows = [
         row
-        for row in dict.fromkeys(job.attack for job in jobs)
+        for row in dict.fromkeys(row for job in jobs for row in plan.grid.rows_of(job.attack))
         if (row, "margin", "any") in found and (row, "logits", "any") in found
     ]
     for row in rows:
@@ -210,10 +222,15 @@ def _claims_of(plan: Plan, row: str, column: str, epoch: int, table_epoch: int, 
     """The claims that a number is read as: a cell of the table, a cell of Table 11, or at the table's epoch both."""
     grid, found = plan.grid, []
     if epoch == table_epoch:
-        found.append(f"{grid.table}.{row}.{column}")
+        found += _names(grid.table, row, column)
     if [column, row] == grid.ablation_claimed:
         found.append(f"{grid.ablation_claims}.{epoch}")
     return [claim for claim in found if claim in ledger]
+
+
+def _names(table: str, row: str, column: str) -> list[str]:
+    """What a cell of the paper's table may be called: its Tables 3, 4, 5 and 7 say "Natural" for clean images."""
+    return [f"{table}.{word}.{column}" for word in ((row, "Natural") if row == "Clean" else (row,))]
 
 
 def _text_cells(plan: Plan, masks: dict) -> list[dict]:
@@ -369,7 +386,8 @@ def table(
     with_starts = [row for attack in attacks for row in (attack, f"{attack}, first start only")]
     for attack in ["Clean", *with_starts, "All attacks"]:
         if attack in ("Clean", *attacks):
-            printed = {c: ledger.get(f"{prefix}.{attack}.{c}") for c in columns}
+            names = {c: [name for name in _names(prefix, attack, c) if name in ledger] for c in columns}
+            printed = {c: ledger[found[0]] if found else None for c, found in names.items()}
             rows.append(
                 {
                     "attack": attack,
@@ -485,7 +503,7 @@ def attack_table() -> pd.DataFrame:
 
 def epochs_table(cells: list[dict], plan: Plan) -> pd.DataFrame:
     """The study along the epochs: per column and epoch, the printed number and ours under each protocol."""
-    ledger, rows = claims.load_claims(), []
+    ledger, rows, cells = claims.load_claims(), [], of(plan, cells)
     for column in plan.grid.ablation_columns:
         for epoch in plan.ablation_epochs():
             here = {
@@ -510,15 +528,52 @@ def epochs_table(cells: list[dict], plan: Plan) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def claims_table(cells: list[dict], plan: Plan) -> pd.DataFrame:
+    """What the text claims about a plan's networks, and what was measured: a row per claim, a column per protocol."""
+    ledger, rows = claims.load_claims(), []
+    for name, places in plan.grid.text_claims.items():
+        found = {c["protocol"]: c for c in cells if c["claim"] == name and JUDGED.get(c["protocol"]) == c["decision"]}
+        rows.append(
+            {
+                "claim": ledger[name].claim,
+                "cell": " minus ".join(places),
+                "printed": f"{ledger[name].printed:g}",
+                **{protocol: number(c) for protocol, c in found.items()},
+            }
+        )
+    return pd.DataFrame(rows).fillna("")
+
+
 def source_line(plan: Plan, origin: dict, epochs: int) -> str:
     """Where the numbers of one plan come from, after so many epochs of fine-tuning."""
     seconds = ", ".join(f"{name} {value:,.0f} s" for name, value in origin["seconds"].items())
     return (
         f"{origin['data']['name']} ({origin['data']['source']}, {origin['data']['variant']}), "
-        f"{epochs} epochs of fine-tuning after {plan.settings.pretrain_epochs} of pre-training, "
+        f"{_reduced(plan)}{epochs} epochs of fine-tuning after {_pretraining(plan)}, "
         f"seed {plan.settings.seed}. Device: {'; '.join(origin['devices'])}. Computing time: {seconds}. "
         f"torch {origin['torch']}, commit {origin['commit'][:10]}."
     )
+
+
+def _reduced(plan: Plan) -> str:
+    """What a reader must know before anything else: a network that is not as wide as the paper's."""
+    width = plan.pretraining.width
+    return "" if width == 1 else f"**{width:g} of the network's channels**, "
+
+
+def _pretraining(plan: Plan) -> str:
+    epochs, target = plan.settings.pretrain_epochs, plan.pretraining.target
+    if target is None:
+        return f"{epochs} of pre-training"
+    return (
+        f"pre-training to {target:g} % of clean test accuracy within {training.NEAR:g} points ({epochs} epochs at most)"
+    )
+
+
+def title(plan: Plan) -> str:
+    """The paper's table, or what else the grid says it is: T3.VGG16 -> Table 3."""
+    name = plan.grid.table.split(".")[0]
+    return f"Table {name[1:]}" if name[1:].isdigit() else name
 
 
 def table_page(cells: list[dict], plan: Plan, origin: dict) -> str:
@@ -527,10 +582,10 @@ def table_page(cells: list[dict], plan: Plan, origin: dict) -> str:
     epochs = {column: epoch for column, (_, epoch) in plan.networks.items()}
     return "\n\n".join(
         [
-            f"# {plan.grid.table.replace('T', 'Table ')}: {plan.grid.model} on {plan.grid.dataset}",
+            f"# {title(plan)}: {plan.grid.model} on {plan.grid.dataset}",
             "Accuracy in %, with 95 % Wilson intervals; `images` is the number of test images behind a row. "
             + source_line(plan, origin, plan.settings.finetune_epochs),
-            markdown(table(cells, columns, epochs, plan.grid.attacks, plan.grid.table)),
+            markdown(table(cells, columns, epochs, plan.grid.rows(), plan.grid.table)),
         ]
     )
 
@@ -553,7 +608,7 @@ def ensemble_table(cells: list[dict], plans: dict[str, Plan]) -> pd.DataFrame:
     ledger, rows = claims.load_claims(), []
     for plan in plans.values():
         for column, rest in plan.grid.ensemble.columns.items():
-            found = {(c["row"], c["protocol"]): c for c in cells if c["column"] == column}
+            found = {(c["row"], c["protocol"]): c for c in of(plan, cells) if c["column"] == column}
             printed = ledger.get(f"{plan.grid.ensemble.claims}.{rest}")
             rows.append(
                 {
@@ -575,7 +630,7 @@ def parts_table(cells: list[dict], plans: dict[str, Plan]) -> pd.DataFrame:
     for plan in plans.values():
         for column in plan.grid.ensemble.columns:
             for protocol, given in (("sound", "logits"), ("probabilities", "probabilities")):
-                found = {c["row"]: c for c in cells if (c["column"], c["protocol"]) == (column, protocol)}
+                found = {c["row"]: c for c in of(plan, cells) if (c["column"], c["protocol"]) == (column, protocol)}
                 shares = {f"broken by {part}": f"{found[f'broken by {part}']['value']:.2f}" for part in STANDARD}
                 rows.append({"network": f"{plan.grid.model}, {column}", "given": given, **shares})
     return pd.DataFrame(rows)
@@ -739,17 +794,17 @@ def plot_attacks(
 def plot_ensemble(cells: list[dict], plans: dict[str, Plan]) -> Figure:
     """Per network: clean accuracy, AutoAttack given logits and given probabilities, Square alone, the printed number."""
     ledger = claims.load_claims()
-    figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    networks = [(plan, column) for plan in plans.values() for column in plan.grid.ensemble.columns]
+    figure, axis = plt.subplots(figsize=(max(8, 2 * len(networks)), 4.5), layout="constrained")
     bars = [
         ("Clean", "clean", "clean", "#009E73"),
         ("Square", "sound", "Square alone", "#999999"),
         ("AutoAttack", "probabilities", "AutoAttack, given probabilities", PALETTE["probabilities"]),
         ("AutoAttack", "sound", "AutoAttack, given logits (sound)", PALETTE["sound"]),
     ]
-    networks = [(plan, column) for plan in plans.values() for column in plan.grid.ensemble.columns]
     for place, (plan, column) in enumerate(networks):
         for index, (row, protocol, label, colour) in enumerate(bars):
-            (found,) = [c for c in cells if (c["row"], c["column"], c["protocol"]) == (row, column, protocol)]
+            (found,) = [c for c in of(plan, cells) if (c["row"], c["column"], c["protocol"]) == (row, column, protocol)]
             x = place + 0.2 * (index - 1.5)
             error = [[max(found["value"] - found["low"], 0)], [max(found["high"] - found["value"], 0)]]
             axis.bar(
@@ -778,9 +833,10 @@ def plot_ensemble(cells: list[dict], plans: dict[str, Plan]) -> Figure:
     return figure
 
 
-def plot_epochs(cells: list[dict], columns: list[str], attack: str, prefix: str) -> Figure:
-    """Accuracy under one attack against fine-tuning epochs, beside the share of saturated images and the printed row."""
-    ledger = claims.load_claims()
+def plot_epochs(cells: list[dict], plan: Plan) -> Figure:
+    """Accuracy under the claimed attack along the epochs, beside the share of saturated images and the printed row."""
+    ledger, cells = claims.load_claims(), of(plan, cells)
+    columns, attack, prefix = plan.grid.ablation_columns, plan.grid.ablation_claimed[1], plan.grid.ablation_claims
     figure, axis = plt.subplots(figsize=(8, 6), layout="constrained")
     printed = {int(c.rsplit(".", 1)[1]): claim.printed for c, claim in ledger.items() if c.startswith(f"{prefix}.")}
     axis.plot(list(printed), list(printed.values()), "D--", color=PALETTE["paper"], label="printed in the paper")
@@ -988,7 +1044,12 @@ def save_networks(plan: Plan, dataset: data.Dataset, artefacts: store.Store) -> 
     written = []
     for column, (spec, epoch) in plan.networks.items():
         model = training.checkpoint(spec, epoch, dataset, artefacts).model
-        meta = {"model": spec.model, "epoch": str(epoch), "training": json.dumps(spec.content(), sort_keys=True)}
+        meta = {
+            "model": spec.model,
+            "width": f"{spec.width:g}",
+            "epoch": str(epoch),
+            "training": json.dumps(spec.content(), sort_keys=True),
+        }
         tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
         path = RESULTS / plan.settings.folder / "checkpoints" / f"{column.replace(' ', '_')}.safetensors"
         if not _holds(path, tensors):  # safetensors orders its header at random: don't rewrite what is the same
@@ -1009,7 +1070,8 @@ def load_network(path: str | Path) -> torch.nn.Module:
     """A network that `save_networks` wrote, in eval mode; RecordError when the file is missing or damaged."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            model = models.build(file.metadata()["model"])
+            meta = file.metadata()
+            model = models.build(meta["model"], width=float(meta.get("width", 1)))
             model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise RecordError(f"{path} is no network of this project ({error}); take it from results/ again") from None
@@ -1040,18 +1102,20 @@ def readme_status() -> str:
                 parts += _table_status(profile, notebook, plan, record["cells"])
         elif notebook in specs.view_names() and specs.load_view(notebook).shows == "ensemble":
             plans = specs.load_view(notebook).plans(specs.load_profile(profile))
+            plans = {name: plan for name, plan in plans.items() if of(plan, record["cells"])}  # what has been run
             parts += [
                 f"**Table 9** ([{profile} profile](results/{profile}/{notebook}.md), accuracy in %, standard AutoAttack):",
                 ensemble_table(record["cells"], plans).to_markdown(index=False, disable_numparse=True),
             ]
+    parts += ["**What the `paper` profile would take.** " + costs.page("paper")]
     return "\n\n".join(parts)
 
 
 def _table_status(profile: str, notebook: str, plan: Plan, cells: list[dict]) -> list[str]:
     epochs = {column: epoch for column, (_, epoch) in plan.networks.items()}
-    short = summary(cells, list(plan.networks), epochs, plan.grid.attacks, plan.grid.table)
+    short = summary(cells, list(plan.networks), epochs, plan.grid.rows(), plan.grid.table)
     return [
-        f"**{plan.grid.table.replace('T', 'Table ')}** ([{profile} profile](results/{profile}/{notebook}.md), "
+        f"**{title(plan)}, {plan.grid.model}** ([{profile} profile](results/{profile}/{notebook}.md), "
         f"accuracy in %, {plan.test_size:,} test images, {plan.settings.finetune_epochs} epochs of fine-tuning):",
         short.to_markdown(index=False, disable_numparse=True),
     ]

@@ -46,17 +46,21 @@ class Record(pydantic.BaseModel):
 class Training(Record):
     """One network's training, without its length: a checkpoint is a training and an epoch.
 
-    The learning rate is constant, so the first 10 of 60 epochs are the same as 10 epochs alone.
+    Without a cycle the learning rate is constant, so the first 10 of 60 epochs are the same as 10 epochs alone.
     """
 
     dataset: str
     train_size: Count | None = None  # the first n training images; None = all
     model: str
-    optimizer: Literal["adam", "rmsprop"]
+    width: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the channels that the full network has
+    optimizer: Literal["adam", "rmsprop", "sgd"]
     lr: Annotated[float, Field(gt=0)]
     batch_size: Count
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of a label that goes to all classes alike
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # added to the gradient, times the weight
+    augment: bool = False  # random crops and left-right flips, anew in each epoch
+    cycle: Count | None = None  # epochs in which the rate climbs to lr and falls to 0; None = it is lr throughout
+    target: Annotated[float, Field(gt=0, lt=100)] | None = None  # clean test accuracy in % at which training rests
     copies: Literal["none", "unmodified", "patched"] = "none"  # what stands beside each image in an epoch
     patch_size: Literal[7, 11] | None = None  # n of n-Pk
     patch_count: Literal[1, 2] | None = None  # k of n-Pk
@@ -181,6 +185,13 @@ class Settings(Record):
     autoattack_size: Count = 32  # test images under AutoAttack, which is never cut short itself
     study_epochs: Count = 2  # of fine-tuning in the studies
     seeds: Count = 1  # of the studies: seed, seed + 1, ...
+    width: Annotated[float, Field(gt=0, le=1)] = 0.125  # share of VGG-16's channels
+    resnet_width: Annotated[float, Field(gt=0, le=1)] = 0.0625  # share of ResNet-50's
+    cifar_train_size: Count = 400  # training images for the CIFAR-10 networks
+    cifar_test_size: Count = 8  # test images attacked, for the larger ones
+    cifar_pretrain_epochs: Count = 1
+    cifar_epochs: Count = 1  # of fine-tuning
+    cifar_interval: Count = 1  # epochs between two evaluations of Table 11's row
 
     @property
     def folder(self) -> str:
@@ -209,11 +220,14 @@ class Settings(Record):
 class Recipe(Record):
     """How a network is trained, without its length and data."""
 
-    optimizer: Literal["adam", "rmsprop"]
+    optimizer: Literal["adam", "rmsprop", "sgd"]
     lr: Annotated[float, Field(gt=0)]
     batch_size: Count
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    augment: bool = False
+    cycle: Count | None = None  # at most as many epochs as the settings give
+    target: Annotated[float, Field(gt=0, lt=100)] | None = None
 
 
 class Column(Record):
@@ -222,6 +236,7 @@ class Column(Record):
     copies: Literal["none", "unmodified", "patched"]
     patch_size: Literal[7, 11] | None = None
     patch_count: Literal[1, 2] | None = None
+    pretraining: Recipe | None = None  # where it is another than the table's
     finetuning: Recipe | None = None  # where it is another than the table's
     seed: Annotated[int, Field(ge=0)] = 0  # added to the settings' seed, and to its pre-trained network's
 
@@ -248,10 +263,13 @@ class Grid(Record):
     table: str  # name of its claims: T6 in T6.FGSM.7-P1
     dataset: Literal["fashion-mnist", "cifar-10", "imagenet-subset"]
     model: str
+    scalable: bool = False  # whether the settings' width scales the model
     pretraining: Recipe
     finetuning: Recipe
     columns: dict[str, Column]
-    attacks: list[str]  # names of Table 2
+    attacks: list[str]  # names of Table 2, or of the grid's own attacks
+    own_attacks: dict[str, Attack] = {}
+    restarts: list[Count] = []  # every attack is shown after so many of its restarts, a row each
     losses: list[Loss]
     ablation_columns: list[str] = []  # columns that are followed over the epochs
     ablation_attacks: list[str] = []
@@ -260,8 +278,21 @@ class Grid(Record):
     transfer_from: str | None = None  # column whose network's adversarial images the others are shown
     ensemble: Ensemble | None = None
     sweep: Sweep | None = None
-    study: bool = False  # whether `study_epochs` and `seeds` say how long and how often, not the tables' knobs
+    study: bool = False  # whether it is about curves over epochs and seeds, and no table of the paper
+    spares_last: bool = False  # whether margin and logits are judged by any iterate alone, which costs far less
+    knobs: dict[str, str] = {}  # a setting -> the setting that stands for it here
     text_claims: dict[str, list[str]] = {}  # claim in the text -> its cell, or the two cells it subtracts
+
+    def attack(self, name: str) -> Attack:
+        """The attack of that name: the grid's own, or Table 2's on its data set."""
+        return self.own_attacks.get(name) or attacks_of(self.dataset)[name]
+
+    def rows_of(self, attack: str) -> dict[str, int | None]:
+        """The rows of a table in which an attack is shown, each with the number of runs that count (None: all)."""
+        return {f"{attack}, {count} restarts": count for count in self.restarts} or {attack: None}
+
+    def rows(self) -> list[str]:
+        return [row for attack in self.attacks for row in self.rows_of(attack)]
 
 
 class View(Record):
@@ -292,7 +323,9 @@ SIZES = {
     "cifar-10": (50_000, 10_000),
     "imagenet-subset": (0, 1000),
     "fashion-mnist-sample": (3000, 1000),
+    "fashion-mnist-sample-rgb": (3000, 1000),
 }
+SAMPLES = {"fashion-mnist": "fashion-mnist-sample", "cifar-10": "fashion-mnist-sample-rgb"}
 
 
 class Plan:
@@ -307,17 +340,14 @@ class Plan:
     """
 
     def __init__(self, grid: Grid, settings: Settings):
-        if grid.study:
-            settings = settings.model_copy(
-                update={"finetune_epochs": settings.study_epochs, "ablation_epochs": settings.study_epochs}
-            )
+        settings = settings.model_copy(update={knob: getattr(settings, other) for knob, other in grid.knobs.items()})
         self.grid, self.settings = grid, settings
         self.dataset = dataset_name(grid.dataset, settings.data)
         train_size, test_size = SIZES[self.dataset]
         self.train_size = None if settings.train_size >= train_size else settings.train_size
         self.test_size = min(settings.test_size, test_size)
         self.autoattack_size = min(settings.autoattack_size, test_size)
-        self.pretraining = self._training(grid.pretraining, settings.seed)
+        self.pretraining = self._pretraining(grid.pretraining, settings.seed)
         self.networks = {name: self._network(c) for name, c in grid.columns.items() if c.seed < settings.seeds}
         self.trainings = self._trainings()
         self.jobs = self._jobs() + self._transfer_jobs()
@@ -330,20 +360,23 @@ class Plan:
             dataset=self.dataset,
             train_size=self.train_size,
             model=self.grid.model,
+            width=self.settings.width if self.grid.scalable else 1.0,
             seed=seed,
-            **recipe.content(),
-            **fields,
+            **recipe.content() | fields,
         )
+
+    def _pretraining(self, recipe: Recipe, seed: int) -> Training:
+        return self._training(recipe, seed, cycle=recipe.cycle and min(recipe.cycle, self.settings.pretrain_epochs))
 
     def _network(self, column: Column) -> tuple[Training, int]:
         seed = self.settings.seed + column.seed
-        parent = self._training(self.grid.pretraining, seed)
+        parent = self._pretraining(column.pretraining or self.grid.pretraining, seed)
         if column.copies == "none":
             return parent, self.settings.pretrain_epochs
         training = self._training(
             column.finetuning or self.grid.finetuning,
             seed,
-            **column.model_dump(exclude={"finetuning", "seed"}),
+            **column.model_dump(exclude={"pretraining", "finetuning", "seed"}),
             parent=parent,
             parent_epoch=self.settings.pretrain_epochs,
         )
@@ -371,7 +404,7 @@ class Plan:
             job
             for column, (training, epoch) in self.networks.items()
             for attack in self.grid.attacks
-            for job in self._evaluations(column, attack, training, epoch, shown_as_curve=self.grid.study)
+            for job in self._evaluations(column, attack, training, epoch, spares_last=self.grid.spares_last)
         ]
 
     def _transfer_jobs(self) -> list[Job]:
@@ -381,7 +414,7 @@ class Plan:
             return jobs
         for column in [column for column in self.networks if column != source]:
             for name in self.grid.attacks:
-                usual = attacks_of(self.grid.dataset)[name]
+                usual = self.grid.attack(name)
                 evaluation = Evaluation(
                     training=self.networks[column][0],
                     epoch=self.networks[column][1],
@@ -401,7 +434,7 @@ class Plan:
             for column in self.ablation_columns()
             for epoch in self.ablation_epochs()
             for attack in self.grid.ablation_attacks
-            for job in self._evaluations(column, attack, self.networks[column][0], epoch, shown_as_curve=True)
+            for job in self._evaluations(column, attack, self.networks[column][0], epoch, spares_last=True)
         ]
 
     def _ensemble_jobs(self) -> list[Job]:
@@ -428,10 +461,10 @@ class Plan:
         jobs, sweep = [], self.grid.sweep
         for column in sweep.columns if sweep else []:
             for eps in sweep.eps:
-                usual = attacks_of(self.grid.dataset)[sweep.attack]
+                usual = self.grid.attack(sweep.attack)
                 changed = Attack(**usual.content() | {"eps": eps, "alpha": round(usual.alpha * eps / usual.eps, 6)})
                 name = f"{sweep.attack}, eps {eps:g}"
-                jobs += self._evaluations(column, name, *self.networks[column], changed, shown_as_curve=True)
+                jobs += self._evaluations(column, name, *self.networks[column], changed, spares_last=True)
         return jobs
 
     def _evaluations(
@@ -442,14 +475,14 @@ class Plan:
         epoch: int,
         attack: Attack | None = None,
         *,
-        shown_as_curve: bool,
+        spares_last: bool,
     ) -> list[Job]:
         """An attack with each loss. A run by the last-iterate rule tells the any-iterate rule's answer too.
 
         It costs every step of a run even for images that are long broken, except under `probabilities`, whose
         gradient soon vanishes. Curves show margin and logits by any iterate, so for them that cost is spared.
         """
-        attack, settings, jobs = attack or attacks_of(self.grid.dataset)[name], self.settings, []
+        attack, settings, jobs = attack or self.grid.attack(name), self.settings, []
         other_engine = settings.engine == "torchattacks"  # which has cross-entropy from logits and the last iterate
         for loss in ["logits"] if other_engine else self.grid.losses:
             limited = settings.limit(Attack(**attack.content() | {"loss": loss}))
@@ -459,7 +492,7 @@ class Plan:
                 epoch=epoch,
                 attack=limited,
                 size=self.test_size,
-                decision="any" if shown_as_curve and not cheap else "last",
+                decision="any" if spares_last and not cheap else "last",
                 seed=settings.seed,
                 engine=settings.engine,
             )
@@ -471,9 +504,9 @@ def dataset_name(dataset: str, source: str) -> str:
     """The data set that a table on `dataset` uses with `data: sample` or `data: full`."""
     if source == "full":
         return dataset
-    if f"{dataset}-sample" not in SIZES:
+    if dataset not in SAMPLES:
         raise SpecError(f"there is no embedded sample of {dataset}; set data to 'full'")
-    return f"{dataset}-sample"
+    return SAMPLES[dataset]
 
 
 def read_yaml(path: Path) -> dict:
@@ -515,12 +548,15 @@ def load_view(name: str) -> View:
 def load_grid(name: str) -> Grid:
     """The grid of params/tables/<name>.yaml; its attacks must be in Table 2 and its other columns in the grid."""
     grid = Grid(**read_yaml(PARAMS / "tables" / f"{name}.yaml"))
-    known = attacks_of(grid.dataset)
+    known = attacks_of(grid.dataset) | grid.own_attacks
     for attack in [*grid.attacks, *grid.ablation_attacks, *([grid.sweep.attack] if grid.sweep else [])]:
         if attack not in known:
             raise SpecError(f"{name}: {suggest(attack, list(known), 'attack')}")
     named = [*(grid.ensemble.columns if grid.ensemble else []), *(grid.sweep.columns if grid.sweep else [])]
     named += [grid.transfer_from] if grid.transfer_from else []
+    for knob in [*grid.knobs, *grid.knobs.values()]:
+        if knob not in Settings.model_fields:
+            raise SpecError(f"{name}: {suggest(knob, list(Settings.model_fields), 'setting')}")
     for column in [*grid.ablation_columns, *named]:
         if column not in grid.columns:
             raise SpecError(f"{name}: {suggest(column, list(grid.columns), 'column')}")

@@ -178,3 +178,39 @@ def _saturated(network: torch.nn.Module, images: torch.Tensor, labels: torch.Ten
     logits = torch.cat([network(some.float() / 255) for some in images.split(500)])
     rest = logits.double().softmax(1).scatter(1, labels[:, None], 0.0).sum(1)
     return rest < training.SATURATED
+
+
+def plot_optimizers(cells: list[dict], plan: Plan) -> Figure:
+    """Figure 3: per attack and optimiser a bar for each loss and one for the saturated share, means over the seeds.
+
+    The line on a bar spans the seeds; with one seed, the interval over the test images.
+    """
+    columns = [column for column in plan.networks if base(column) == column and column != "undefended"]
+    figure, axes = plt.subplots(1, len(plan.grid.attacks), figsize=(11, 4.6), sharey=True, layout="constrained")
+    bars = [(protocol, decision, name, colour) for (protocol, decision), (name, colour) in SEEN.items()]
+    bars += [("saturated", None, "share of saturated images", "#999999")]
+    for axis, attack in zip(axes, plan.grid.attacks, strict=True):
+        for place, column in enumerate(columns):
+            for index, (protocol, decision, name, colour) in enumerate(bars):
+                row = SATURATED if protocol == "saturated" else attack
+                seen = [
+                    c
+                    for c in cells
+                    if (c["row"], base(c["column"]), c["protocol"], c["decision"]) == (row, column, protocol, decision)
+                ]
+                mean = sum(c["value"] for c in seen) / len(seen)
+                low, high = (
+                    (min(c["value"] for c in seen), max(c["value"] for c in seen))
+                    if len(seen) > 1
+                    else (seen[0]["low"], seen[0]["high"])
+                )
+                x = place + 0.2 * (index - (len(bars) - 1) / 2)
+                error = [[max(mean - low, 0)], [max(high - mean, 0)]]
+                label = name if place == 0 else None
+                axis.bar(x, mean, 0.19, color=colour, edgecolor="black", linewidth=0.4, yerr=error, label=label)
+                axis.text(x, high + 1, f"{mean:.1f}", ha="center", size=8)
+        axis.set(title=attack, xticks=range(len(columns)), xticklabels=columns, ylim=(0, 106))
+    axes[0].set_ylabel("test images (%)")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small", frameon=False)
+    return figure

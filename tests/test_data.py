@@ -82,6 +82,16 @@ def test_sample_prefix_is_balanced():
     assert torch.bincount(sample.test.labels).tolist() == [2] * 10
 
 
+def test_sample_in_the_format_of_cifar():
+    """The same pictures with a black border and three equal channels, in the same order."""
+    sample, rgb = (data.load(name, train_size=40, test_size=30) for name in ("fashion-mnist-sample", "fashion-mnist-sample-rgb"))
+    for plain, wide in ((sample.train, rgb.train), (sample.test, rgb.test)):
+        assert wide.images.shape[1:] == (3, 32, 32) and torch.equal(wide.labels, plain.labels)
+        assert torch.equal(wide.images[:, :, 2:30, 2:30], plain.images.expand(-1, 3, -1, -1))
+        assert wide.images.sum() == 3 * plain.images.sum()
+    assert "in the format of CIFAR-10" in rgb.variant and rgb.classes == data.FASHION_CLASSES
+
+
 def test_sample_is_small_and_carries_its_licence():
     assert sum(path.stat().st_size for path in SAMPLE_FOLDER.iterdir()) <= 3_000_000
     licence = (SAMPLE_FOLDER / "LICENSE-fashion-mnist").read_text()

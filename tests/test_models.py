@@ -1,7 +1,8 @@
-"""The networks are those of Table 1: sizes, shapes, plain layers in the printed order, normalisation inside."""
+"""The networks: sizes, shapes, plain layers in the printed order, torchvision's networks, normalisation inside."""
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torchvision.transforms import functional
 
@@ -157,4 +158,88 @@ def test_unknown_name(name):
     with pytest.raises(KeyError) as error:
         models.build(name)
     assert repr(name) in str(error.value)
-    assert all(known in str(error.value) for known in COUNTS)
+    assert all(known in str(error.value) for known in [*COUNTS, *DEEP])
+
+
+# --- the larger networks ------------------------------------------------------------------------------------------
+
+DEEP = {  # parameters at width 1, from the papers' and others' implementations
+    "vgg16": 14_728_266,
+    "resnet50": 23_520_842,
+    "resnet20": 269_722,
+    "wide-resnet-16-4": 2_748_890,
+    "wide-resnet-28-10": 36_479_194,
+}
+
+
+def test_every_larger_network_is_tested_here():
+    assert set(DEEP) == set(models.SCALABLE)
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_parameters_of_the_larger_networks(name):
+    assert models.parameter_count(models.build(name)) == DEEP[name]
+
+
+@pytest.mark.parametrize("name", DEEP)
+@pytest.mark.parametrize("width", [0.05, 0.25, 0.5])
+def test_width_scales_the_channels(name, width):
+    """Parameters grow with the square of the width, nearly; shapes of images and logits stay."""
+    network = models.build(name, width=width)
+    assert 0.4 * width**2 < models.parameter_count(network) / DEEP[name] < 2.5 * width**2
+    logits = network(torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    assert logits.shape == (2, 10) and logits.isfinite().all()
+
+
+def torchvisions(name):
+    if name == "vgg16":
+        return nn.Sequential(torchvision.models.vgg16_bn(weights=None).features, nn.Flatten(), nn.Linear(512, 10))
+    network = torchvision.models.resnet50(weights=None, num_classes=10)
+    network.conv1, network.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    return network
+
+
+@pytest.mark.parametrize("name", ["vgg16", "resnet50"])
+def test_equals_torchvisions_network_behind_an_external_normalisation(name):
+    ours, theirs = models.build(name, seed=2), torchvisions(name).eval()
+    weights = [tensor for key, tensor in ours.state_dict().items() if not key.startswith("normalize.")]
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), weights, strict=True)))
+    images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    expected = theirs(normalize(images, CIFAR_STATISTICS))
+    assert expected.std() > 0.01
+    torch.testing.assert_close(ours(images), expected, atol=1e-4, rtol=1e-3)
+
+
+def test_shortcuts_of_resnet20_have_no_weights():
+    """Every second pixel, and zeros for the new channels: with all convolutions at 0 the stem comes through unchanged."""
+    network = models.build("resnet20")
+    for module in network.stages.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.zeros_(module.weight)
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    stem = network.stem(network.normalize(images))
+    expected = torch.zeros(2, 64, 8, 8)
+    expected[:, 24:40] = stem[:, :, ::4, ::4]
+    torch.testing.assert_close(network.stages(stem), expected)
+
+
+@pytest.mark.parametrize("depth", [4, 12, 27])
+def test_depth_of_wide_resnets(depth):
+    from reprolib.deepnets import WideResNet
+
+    with pytest.raises(ValueError, match=f"depth is {depth}; expected 6 n"):
+        WideResNet(depth, 2)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_networks_of_table_1_have_one_width(name):
+    with pytest.raises(ValueError, match="width is 0.5, but"):
+        models.build(name, width=0.5)
+
+
+def test_a_key_covers_the_modules_that_define_the_network():
+    """So a new network beside the others does not make their checkpoints stale."""
+    assert models.code_of("fmnistconv") == ("reprolib.layers", "reprolib.convnets", "reprolib.winograd")
+    for name in DEEP:
+        assert models.code_of(name) == ("reprolib.layers", "reprolib.deepnets")
+        assert type(models.build(name, width=0.05)).__module__ in models.code_of(name)

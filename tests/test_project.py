@@ -16,10 +16,10 @@ from reprolib import claims, report, specs
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     {"specs", "claims", "contradictions", "store"},
-    {"attacks", "slots", "devices", "patches", "models", "data", "streams", "winograd", "autoattack", "autoattack_parts",
-     "probes"},
+    {"attacks", "slots", "devices", "patches", "models", "layers", "convnets", "deepnets", "data", "streams", "winograd",
+     "autoattack", "autoattack_parts", "probes"},
     {"evaluation", "training", "ladder", "defenses"},
-    {"report", "diagnostics", "study"},
+    {"report", "diagnostics", "study", "costs"},
     {"batch"},
     {"__main__"},
 ]

@@ -463,6 +463,7 @@ def test_table_9s_claims(ensemble_cells):
 
 def test_table_9_for_people(ensemble_cells, plan):
     plans = {"table06": plan}
+    ensemble_cells = report.named(plan, ensemble_cells)
     rows = {row["network"]: row for row in report.ensemble_table(ensemble_cells, plans).to_dict("records")}
     proposed, control = rows["fmnistconv, 7-P1"], rows["fmnistconv, no patches"]
     assert proposed["paper: AutoAttack"] == "86.70" and control["paper: AutoAttack"] == ""
@@ -477,10 +478,62 @@ def test_table_9_for_people(ensemble_cells, plan):
 
 def test_pages_of_tables_9_and_11(ensemble_cells, epoch_cells, plan, tiny, artefacts):
     plans, settings = {"table06": plan}, plan.settings
+    ensemble_cells, epoch_cells = report.named(plan, ensemble_cells), report.named(plan, epoch_cells)
     nine = report.ensemble_page(ensemble_cells, plans, [report.provenance(settings, plan, tiny, artefacts, plan.ensemble_jobs)])
     eleven = report.epochs_page(epoch_cells, plans, [report.provenance(settings, plan, tiny, artefacts, plan.epoch_jobs)])
     for page, texts in ((nine, ["58.00 [", "broken by Square"]), (eleven, ["50.00 [", "100 test images"])):
         assert all(text in page for text in [*texts, "seed 3", "made by the tests", torch.__version__])
+
+
+@pytest.fixture(scope="module")
+def restarts(tiny, tmp_path_factory, code_and_claims_are_read_once):
+    """The plan of the claims about restarts with made outcomes, and its cells: of 100 images, number i falls in restart i."""
+    grid = specs.load_grid("restarts_cifarconv").model_copy(update={"dataset": "fashion-mnist", "model": "fmnistconv"})
+    plan = specs.Plan(grid, specs.Settings(restarts=20, test_size=TEST, cifar_epochs=2))
+    artefacts = Store(tmp_path_factory.mktemp("restarts"))
+    for spec, epochs in plan.trainings:
+        artefacts.save(f"{training.artefact(spec, tiny)}/epoch-{epochs[-1]:04d}", models.build("fmnistconv").state_dict(),
+                       {"history": [{"saturated": 25.0}], "seconds": 1.0, "device": "some CPU"})
+    for job in plan.jobs:
+        runs = torch.arange(TEST).to(torch.int16)
+        runs[20 if job.column == "7-P1" else 60 :] = -1  # of the others, 7-P1 stands on 80, the rest on 40
+        tensors = {"correct": mask(100, TEST), "any_run": runs, "last_run": runs.clone()}
+        artefacts.save(evaluation.artefact(job.evaluation, tiny), tensors, {"calls": 1, "seconds": 1.0, "device": "some CPU"})
+    return plan, report.measure(plan, tiny, artefacts)
+
+
+@pytest.mark.parametrize("count", [5, 10, 20])
+@pytest.mark.parametrize("protocol, decision", [("probabilities", "last"), ("logits", "any"), ("sound", "any")])
+def test_an_attack_is_shown_after_fewer_restarts(restarts, count, protocol, decision):
+    _, cells = restarts
+    at = {"row": f"PGD-v2, {count} restarts", "column": "7-P1", "protocol": protocol, "decision": decision}
+    assert numbers(cells, **at) == report.share(mask(100 - count, 100))
+    assert not [c for c in cells if c["row"] == "PGD-v2"]
+
+
+def test_claims_about_restarts(restarts):
+    """X13 is the cell after 20 restarts; X14 and X15 subtract the pre-trained network's, of which 60 images fall."""
+    plan, cells = restarts
+    table = report.claims_table(cells, plan)
+    assert table["printed"].tolist() == ["44.88", "36", "35"]
+    assert [text.split(" ")[0] for text in table["probabilities"]] == ["80.00", "0.00", "0.00"]
+    assert [text.split(" ")[0] for text in table["sound"]] == ["80.00", "0.00", "0.00"]
+    assert table["transfer"][0].startswith("80.00 [") and table["transfer"][1] == ""  # not to the network it is made on
+
+
+def test_clean_images_are_natural_ones_in_table_3(cells):
+    table = report.table(cells, list(COLUMNS), EPOCHS, ["PGD-v2"], "T3.VGG16")
+    assert line(table, "Clean", "paper")["7-P1"] == "86.71"
+    assert line(report.table(cells, list(COLUMNS), EPOCHS, ["FGSM"], "T6"), "Clean", "paper")["7-P1"] == "90.47"
+
+
+def test_networks_of_one_record_are_told_apart(plan):
+    """Two networks with columns of the same name: each gets its own cells back."""
+    other = specs.Plan(plan.grid.model_copy(update={"model": "vgg16"}), plan.settings)
+    ours, theirs = ([report.cell("FGSM", "7-P1", 20, "sound", "any", report.share(mask(n, 50)), 3)] for n in (1, 2))
+    record = [*report.named(plan, ours), *report.named(other, theirs), *LADDER]
+    assert [c["column"] for c in record[:2]] == ["fmnistconv, 7-P1", "vgg16, 7-P1"]
+    assert report.of(plan, record) == ours and report.of(other, record) == theirs
 
 
 def test_one_provenance_for_several_data_sets(plan, tiny, artefacts):
@@ -734,7 +787,7 @@ def test_summary_keeps_the_printed_row_and_two_of_ours(cells):
 
 
 def test_epochs_table(epoch_cells, plan):
-    table = report.epochs_table(epoch_cells, plan)
+    table = report.epochs_table(report.named(plan, epoch_cells), plan)
     assert table["epochs"].tolist() == ["10", "20", "30"]
     assert [float(text) for text in table["paper"]] == [LEDGER[f"T11.FMNIST.{epoch}"].printed for epoch in (10, 20, 30)]
     values_of = [text.split(" ")[0] for text in table["PGD-v2 sound"]]
@@ -787,8 +840,8 @@ def test_plot_attacks_takes_a_single_attack(cells):
     assert len(report.plot_attacks(cells, list(COLUMNS), EPOCHS, ["FGSM"], "T6").axes[0].patches) == 9
 
 
-def test_plot_epochs_has_a_point_per_epoch(epoch_cells):
-    axis = report.plot_epochs(epoch_cells, ["7-P1"], "PGD-v2", "T11.FMNIST").axes[0]
+def test_plot_epochs_has_a_point_per_epoch(epoch_cells, plan):
+    axis = report.plot_epochs(report.named(plan, epoch_cells), plan).axes[0]
     ours = {container.get_label(): container.lines[0] for container in axis.containers}
     assert len(ours) == 3 and all(list(drawn.get_xdata()) == [10, 20, 30] for drawn in ours.values())
     assert list(ours["7-P1: PGD-v2, sound"].get_ydata()) == [50, 60, 50]

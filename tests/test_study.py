@@ -160,3 +160,31 @@ def test_numbers_say_which_seed_their_network_has(tiny, tmp_path, monkeypatch):
     assert {c["column"]: c["seeds"] for c in cells} == {column: [seed] for column, seed in columns.items()}
     assert all(c["seeds"] == [columns[c["column"]]] for c in cells)
     assert report.provenance(SETTINGS, PLAN, tiny, store, jobs)["seeds"] == [4, 6]
+
+
+def optimizer_cells(plan: specs.Plan, values: dict[str, float], spread: tuple[float, float]) -> list[dict]:
+    """Every bar of Figure 3 at the column's value, with an interval that reaches so far down and up."""
+    rows = [(attack, *seen) for attack in plan.grid.attacks for seen in study.SEEN] + [(study.SATURATED, "saturated", None)]
+    return [report.cell(row, column, 1, protocol, decision,
+                        {"value": value, "low": value - spread[0], "high": value + spread[1], "n": 100}, 0)
+            for row, protocol, decision in rows for column, value in values.items()]
+
+
+def spans(axis) -> list[list[float]]:
+    return [path.vertices[:, 1].tolist() for lines in axis.collections for path in lines.get_paths()]
+
+
+def test_figure_3_shows_means_and_spans_over_the_seeds():
+    plan = specs.Plan(specs.load_grid("figure03_optimizer"), specs.Settings(seeds=2))
+    values = {"Adam": 10.0, "Adam, seed 1": 30.0, "RMSprop": 50.0, "RMSprop, seed 1": 50.0}
+    axes = study.plot_optimizers(optimizer_cells(plan, values, (1, 1)), plan).axes
+    assert [axis.get_title() for axis in axes] == plan.grid.attacks
+    assert [label.get_text() for label in axes[0].get_xticklabels()] == ["RMSprop", "Adam"]
+    assert sorted(bar.get_height() for bar in axes[0].patches) == [20.0] * 4 + [50.0] * 4
+    assert spans(axes[0]).count([10.0, 30.0]) == 4 and spans(axes[0]).count([50.0, 50.0]) == 4
+
+
+def test_figure_3_with_one_seed_shows_the_interval_over_the_images():
+    plan = specs.Plan(specs.load_grid("figure03_optimizer"), specs.Settings(seeds=1))
+    axes = study.plot_optimizers(optimizer_cells(plan, {"Adam": 40.0, "RMSprop": 40.0}, (5, 6)), plan).axes
+    assert spans(axes[0]) == [[35.0, 46.0]] * 8

@@ -19,6 +19,8 @@ from reprolib.store import Store, StoreError
 PLAIN = Training(dataset="tiny", model="small", optimizer="adam", lr=3e-3, batch_size=60)
 PATCHED = Training(dataset="tiny", model="small", optimizer="rmsprop", lr=1e-3, batch_size=60, copies="patched",
                    patch_size=7, patch_count=1)
+CYCLE = Training(dataset="tiny", model="small", optimizer="sgd", lr=0.05, batch_size=60, weight_decay=5e-4, augment=True,
+                 cycle=3)
 REAL_PLAIN, REAL_PATCHED = (spec.model_copy(update={"model": "fmnistconv", "lr": 1e-3}) for spec in (PLAIN, PATCHED))
 STEPS = {"none": 5, "patched": 9}  # per epoch: 256 and 2 * 256 images in batches of 60, the last one smaller
 EPOCHS = 3
@@ -76,9 +78,9 @@ def steps():
 
 @pytest.fixture(scope="module")
 def whole(networks, tiny, tmp_path_factory) -> Store:
-    """All four trainings, run without interruption, with every epoch's checkpoint."""
+    """All five trainings, run without interruption, with every epoch's checkpoint."""
     store = Store(tmp_path_factory.mktemp("whole"))
-    for spec in (PLAIN, PATCHED, REAL_PLAIN, REAL_PATCHED):
+    for spec in (PLAIN, PATCHED, CYCLE, REAL_PLAIN, REAL_PATCHED):
         training.train(spec, [1, 2] if spec.model == "fmnistconv" else [1, 2, 3], tiny, store, progress=False)
     return store
 
@@ -151,8 +153,8 @@ def run(processes, target, *args):
     assert process.exitcode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("spec, epochs", [(PLAIN, 3), (PATCHED, 3), (REAL_PLAIN, 2), (REAL_PATCHED, 2)],
-                         ids=["adam", "rmsprop, patched", "F-MNISTconv, adam", "F-MNISTconv, rmsprop, patched"])
+@pytest.mark.parametrize("spec, epochs", [(PLAIN, 3), (PATCHED, 3), (CYCLE, 3), (REAL_PLAIN, 2), (REAL_PATCHED, 2)],
+                         ids=["adam", "rmsprop, patched", "sgd in a cycle, augmented", "F-MNISTconv, adam", "F-MNISTconv, rmsprop, patched"])
 def test_killed_in_the_middle_of_an_epoch(spec, epochs, tiny, store, whole, processes, steps):
     fatal = STEPS[spec.copies] + 3  # in epoch 2; its predecessor was the last that could be saved
     run(processes, train_and_die_at_step, store.root, spec, epochs, fatal)
@@ -365,6 +367,77 @@ def test_fine_tuning_leaves_its_parent_as_it_was(tiny, store, whole):
     training.train(PLAIN, [1], tiny, store, progress=False)
     training.train(PATCHED.model_copy(update={"parent": PLAIN, "parent_epoch": 1}), [1], tiny, store, progress=False)
     assert_same_run(PLAIN, tiny, store, whole, epoch=1)
+
+
+# --- pre-training: augmentation, one cycle, a target ----------------------------------------------------------------
+
+
+def test_crops_are_shifted_by_up_to_four_pixels_and_flipped_at_even_odds():
+    """Each image has one bright pixel in its middle, whose place tells shift and flip."""
+    count = 4000
+    images = torch.zeros(count, 1, 9, 9, dtype=torch.uint8)
+    images[:, :, 4, 4], images[:, :, 4, 5] = 255, 100
+    changed = training.crop_and_flip(images, torch.arange(count), seed=0, epoch=0)
+    assert changed.shape == images.shape and changed.dtype == torch.uint8
+    bright = (changed == 255).nonzero()
+    assert len(bright) == count  # never out of the picture: that would take 5 pixels
+    places = Counter(map(tuple, bright[:, 2:].tolist()))
+    assert set(places) == {(y, x) for y in range(9) for x in range(9)}
+    assert max(places.values()) < 3 * min(places.values())  # 81 places, 49 images each
+    inner = bright[(bright[:, 3] > 0) & (bright[:, 3] < 8)]
+    mirrored = changed[inner[:, 0], 0, inner[:, 2], inner[:, 3] - 1] == 100
+    assert 0.45 < mirrored.float().mean() < 0.55
+
+
+def test_a_crop_depends_on_image_seed_and_epoch_alone():
+    images = torch.randint(0, 256, (20, 3, 32, 32), dtype=torch.uint8)
+    ids = torch.arange(20)
+    whole = training.crop_and_flip(images, ids, 1, 2)
+    assert torch.equal(training.crop_and_flip(images[5:9], ids[5:9], 1, 2), whole[5:9])
+    for seed, epoch in ((2, 2), (1, 3)):
+        assert not torch.equal(training.crop_and_flip(images, ids, seed, epoch), whole)
+
+
+def test_augmentation_changes_what_is_shown(trained_on, tiny):
+    seen = torch.cat(trained_on(augment=True))
+    assert len(seen) == len(tiny.train)
+    assert set(map(bytes, seen.numpy())) - set(map(bytes, tiny.train.images.numpy()))
+
+
+def test_one_cycle_climbs_for_a_quarter_and_falls_to_zero(tiny, store):
+    rates = []
+    handle = register_optimizer_step_post_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+    try:
+        training.train(CYCLE.model_copy(update={"cycle": 4}), [5], tiny, store, progress=False)
+    finally:
+        handle.remove()
+    assert rates[:5] == pytest.approx([0, 0.01, 0.02, 0.03, 0.04])  # five steps to the epoch
+    assert max(rates) == pytest.approx(0.05) and rates.index(max(rates)) == 5
+    falling = rates[5:21]
+    assert falling == sorted(falling, reverse=True) and falling[-1] == 0
+    assert rates[20:] == [0] * 5  # after the cycle nothing moves any more
+
+
+def test_training_rests_once_the_clean_accuracy_is_near_its_target(tiny, store, steps, monkeypatch):
+    """The accuracy passes 60 % somewhere within the first epochs; from then on all epochs hold the same network."""
+    monkeypatch.setattr(training, "NEAR", 12.0)  # an easy data set, learnt in large steps
+    spec = Training(dataset="tiny", model="small", optimizer="sgd", lr=2e-3, batch_size=8, target=60.0)
+    training.train(spec, [10, 30], tiny, store, progress=False)
+    taken = len(steps)
+    found = training.checkpoint(spec, 30, tiny, store)
+    assert found.history[-1]["rests"] and abs(found.history[-1]["clean"] - 60.0) <= training.NEAR
+    assert len(found.history) < 10 and not any("rests" in entry for entry in found.history[:-1])
+    assert identical(weights(spec, 10, tiny, store), weights(spec, 30, tiny, store))
+    assert taken < 10 * 32  # a full epoch has 32 steps
+    training.train(spec, [40], tiny, store, progress=False)
+    assert len(steps) == taken and identical(weights(spec, 40, tiny, store), weights(spec, 30, tiny, store))
+
+
+def test_a_target_out_of_reach_costs_nothing_but_looks(tiny, store):
+    spec = PLAIN.model_copy(update={"target": 0.6})  # no share of so few is so near to 0, and the network learns
+    training.train(spec, [2], tiny, store, progress=False)
+    training.train(PLAIN, [2], tiny, store, progress=False)
+    assert identical(weights(spec, 2, tiny, store), weights(PLAIN, 2, tiny, store))
 
 
 # --- clean accuracy -----------------------------------------------------------------------------------------------

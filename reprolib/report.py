@@ -784,6 +784,8 @@ def plot_attacks(
             zorder=5,
         )
         axis.set(title=attack, xticks=range(len(columns)), xticklabels=columns, ylim=(0, 100))
+        if len(columns) * axes.shape[1] > 12:  # names side by side would run into each other
+            axis.tick_params(axis="x", rotation=60)
     for axis in axes[:, 0]:
         axis.set_ylabel("accuracy under attack (%)")
     handles, labels = axes.flat[0].get_legend_handles_labels()

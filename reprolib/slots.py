@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 DECISIONS = ("any", "last")
 SAVE_EVERY = 2.0  # seconds of attack that a killed process may lose
-AHEAD = 8  # with fewer rows than one in so many slots, later runs are made ahead of their time
+AHEAD = 4  # with fewer rows than one in so many slots, later runs are made ahead of their time
 
 Rows = dict[str, Tensor]  # the slots' state: tensors with one row per slot
 

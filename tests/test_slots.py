@@ -158,7 +158,7 @@ def test_runs_made_ahead_change_nothing(decision, count):
 def test_runs_made_ahead_are_resumed_from_any_save(decision, monkeypatch):
     """As if killed right after each of its saves: what a run ahead of its time found is kept or made again."""
     monkeypatch.setattr(slots, "SAVE_EVERY", -1.0)
-    fates, runs, size, saved = Fates(12, 7), 7, 12, []
+    fates, runs, size, saved = Fates(24, 7), 7, 24, []
     images, labels, ids = torch.rand(size, 1, 2, 2), torch.zeros(size, dtype=torch.int64), torch.arange(size)
     options = {"count": runs, "slots": 64, "decision": decision}
     whole = clean(size, runs)

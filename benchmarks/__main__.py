@@ -83,6 +83,8 @@ def page(machine: dict, done: list[dict]) -> str:
             {
                 "job": f"{job['job']} ({job['size']})",
                 "against": row["who"],
+                "seconds, ours": _seconds(job["rows"][0]),
+                "seconds, theirs": _seconds(row),
                 "ratio": f"{row['ratio']:.2f}{spread}",
                 "to reach": "" if target is None else f"{target:g}",
                 "reached": reached,
@@ -98,6 +100,10 @@ def page(machine: dict, done: list[dict]) -> str:
         lines.append("## Not reached, and why")
         lines += [f"**{title}.** {reasons.get(job, 'Not looked into yet.').strip()}" for title, job in missed]
     return "\n\n".join(lines) + "\n"
+
+
+def _seconds(row: dict) -> str:
+    return f"{row['seconds']:.3g}" if "seconds" in row else ""
 
 
 def comparisons(done: list[dict]) -> list[tuple[dict, dict, float | None]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from before import COMMIT, NOTEBOOKS, Checkout
 from networks import (
     DEVICE,
     cifarconv,
@@ -147,7 +148,7 @@ def precision(name: str, net: nn.Module, images: Tensor, labels: Tensor, eps: fl
     return {"job": f"precision of the gradients, {name}, {loss}", "target": None, "size": size, "rows": rows}
 
 
-def operations(count: int, rounds: int) -> dict:
+def operations(count: int, rounds: int) -> list[dict]:
     """A random operation on the central 7x7 patch of each 32x32 image; the peers do without those that they lack."""
     generator = torch.Generator().manual_seed(3)
     images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator).to(DEVICE)
@@ -158,14 +159,14 @@ def operations(count: int, rounds: int) -> dict:
     kornia = kornia_operations(7)
     few = slice(0, max(count // 10, 1))  # a Python loop over all of them would take minutes
 
-    rows = race(
+    batched = race(
         {
             "reprolib": lambda: {"images": len(patches.make_patches(images, ids, 7, 1, 0))},
             "kornia, per sample": lambda: {"images": len(kornia_patches(kornia, floats, pick % len(kornia)))},
         },
         rounds,
     )
-    slow = race(
+    loops = race(
         {
             "reprolib": lambda: {"images": len(patches.make_patches(images[few], ids[few], 7, 1, 0))},
             "torchvision v2, image by image": lambda: {"images": len(torchvision_patches(floats[few], chosen[few]))},
@@ -173,12 +174,11 @@ def operations(count: int, rounds: int) -> dict:
         },
         rounds,
     )
-    return {
-        "job": "nine patch operations, per-image draws",
-        "target": {"kornia, per sample": 10.0},
-        "size": f"{count} images of 32x32 (loops: {len(floats[few])})",
-        "rows": rows + slow[1:],
-    }
+    job = "nine patch operations, per-image draws"
+    return [
+        {"job": job, "target": 10.0, "size": f"{count} images of 32x32", "rows": batched},
+        {"job": f"{job}, few", "target": None, "size": f"{len(floats[few])} images of 32x32", "rows": loops},
+    ]
 
 
 def epoch(rounds: int) -> dict:
@@ -259,6 +259,15 @@ def _attack_and_tell_the_peak(who: str, count: int) -> None:
         print(int(line.split()[1]) / 2**10)
 
 
+def since(job: str, size: str, work: Callable[[Checkout], dict], rounds: int) -> dict:
+    """The same work by the newest commit and by the one before the slot engine, with all that a run needs beside it."""
+    with tempfile.TemporaryDirectory() as folder:
+        today, before = Checkout("HEAD", folder), Checkout(COMMIT, folder)
+        contestants = {"reprolib": lambda: work(today), f"reprolib at {COMMIT}": lambda: work(before)}
+        rows = race(contestants, rounds, warm_up=False)  # minutes each
+    return {"job": job, "target": None, "size": size, "rows": rows}
+
+
 def _right(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     with torch.no_grad():
         return torch.cat([net(some).argmax(1) for some in images.split(500)]) == labels
@@ -317,15 +326,22 @@ def _precision(images: Callable[[int], int], rounds: int):
             yield precision(name, net, *shown, eps, loss, 1)
 
 
+def _before(images: Callable[[int], int], rounds: int):
+    count = images(300)
+    yield since("the quick batch", f"{len(NOTEBOOKS)} notebooks", Checkout.quick_batch, rounds)
+    yield since("Table 6, cpu run", f"{count} images, 3 networks", lambda code: code.table06(count), rounds)
+
+
 JOBS = {
     "steps": _steps,
     "compilation": _compilation,
     "restarts": _restarts,
     "autoattack": _autoattack,
     "precision": _precision,
-    "operations": lambda images, rounds: [operations(images(20_000), rounds)],
+    "operations": lambda images, rounds: operations(images(20_000), rounds),
     "epoch": lambda images, rounds: [epoch(rounds)],
     "memory": lambda images, rounds: [memory(images(10_000))],
+    "before": _before,
 }
 
 

@@ -32,6 +32,7 @@ class AutoAttack:
         seed: of the random starts and squares.
         parts: which, and in which order; `("Square",)` is the black-box attack alone.
         slots, bfloat16: see `attacks.LinfAttack`.
+        steps: of APGD and FAB; Square has 50 queries for each. Fewer than 100 make a quick look, not the standard version.
     """
 
     model: nn.Module
@@ -40,11 +41,15 @@ class AutoAttack:
     parts: tuple[str, ...] = STANDARD
     slots: int | None = None
     bfloat16: bool = False
+    steps: int = 100
 
     def __post_init__(self):
         for name in self.parts:
             if name not in STANDARD:
                 raise ValueError(f"there is no part {name!r} of AutoAttack; expected one of {', '.join(STANDARD)}")
+
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}; AutoAttack takes 1 or more, and 100 in its standard version")
 
     @property
     def runs(self) -> int:
@@ -103,10 +108,12 @@ class AutoAttack:
     def _method(self, name: str, first: int) -> Method:
         gradients = Gradients(self.model, bfloat16=self.bfloat16)
         if name == "APGD-CE":
-            return AutoPGD(gradients, self.eps, cross_entropy, self.seed, first)
+            return AutoPGD(gradients, self.eps, cross_entropy, self.seed, first, self.steps)
         if name == "APGD-T":
-            return AutoPGD(gradients, self.eps, targeted_dlr, self.seed, first)
-        return FAB(gradients, self.eps, first) if name == "FAB-T" else Square(gradients, self.eps, self.seed)
+            return AutoPGD(gradients, self.eps, targeted_dlr, self.seed, first, self.steps)
+        if name == "FAB-T":
+            return FAB(gradients, self.eps, first, self.steps)
+        return Square(gradients, self.eps, self.seed, queries=50 * self.steps)
 
 
 def part_of(run: Tensor, parts: tuple[str, ...] = STANDARD) -> Tensor:

@@ -47,13 +47,14 @@ class AutoPGD:
     Run r of `targeted_dlr` has target number r; `first` is the number of run 0.
     """
 
-    steps = 100
     momentum = 0.75
     enough = 0.75  # share of a window's steps that must have raised the loss for the step size to stay
-    windows = (22, 3, 6)  # steps until the first check, by how many each next one is earlier, and the fewest
 
-    def __init__(self, gradients: Gradients, eps: float, loss: Loss, seed: int, first: int = 0):
+    def __init__(self, gradients: Gradients, eps: float, loss: Loss, seed: int, first: int = 0, steps: int = 100):
         self.gradients, self.eps, self.loss, self.seed, self.first = gradients, eps, loss, seed, first
+        self.steps = steps
+        # steps until the first check, by how many each next one is earlier, and the fewest
+        self.windows = [max(steps * percent // 100, 1) for percent in (22, 3, 6)]
 
     def begin(self, rows: Rows) -> None:
         clean, run = rows["clean"], rows["run"]
@@ -122,13 +123,12 @@ class FAB:
     outside the ball it first goes back some of the way. Run r has target number r; `first` is the number of run 0.
     """
 
-    steps = 100
     most_bias = 0.1
     overshoot = 1.05
     way_back = 0.9
 
-    def __init__(self, gradients: Gradients, eps: float, first: int = 0):
-        self.gradients, self.eps, self.first = gradients, eps, first
+    def __init__(self, gradients: Gradients, eps: float, first: int = 0, steps: int = 100):
+        self.gradients, self.eps, self.first, self.steps = gradients, eps, first, steps
 
     def begin(self, rows: Rows) -> None:
         clean, run = rows["clean"], rows["run"]
@@ -203,12 +203,11 @@ def to_plane(points: Tensor, normal: Tensor, offset: Tensor) -> Tensor:
 class Square:
     """Random search without gradients: squares of one colour, moved by eps up or down, kept where the margin shrinks."""
 
-    queries = 5000
     first_share = 0.8  # of the image's area
     halvings = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # after so many queries the share is halved
 
-    def __init__(self, gradients: Gradients, eps: float, seed: int):
-        self.gradients, self.eps, self.seed = gradients, eps, seed
+    def __init__(self, gradients: Gradients, eps: float, seed: int, queries: int = 5000):
+        self.gradients, self.eps, self.seed, self.queries = gradients, eps, seed, queries
 
     def begin(self, rows: Rows) -> None:
         clean = rows["clean"]

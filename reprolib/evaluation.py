@@ -130,7 +130,7 @@ def _attack(spec: Evaluation, model: nn.Module) -> attacks.LinfAttack | AutoAtta
     if spec.attack.name in ENSEMBLE:
         given = Probabilities(model) if spec.attack.loss == "probabilities" else model
         parts = STANDARD if spec.attack.name == "autoattack" else ("Square",)
-        return AutoAttack(given, spec.attack.eps, spec.seed, parts)
+        return AutoAttack(given, spec.attack.eps, spec.seed, parts, steps=spec.attack.steps or 100)
     return attacks.LinfAttack(model, **spec.attack.loop(), decision=spec.decision, seed=spec.seed)
 
 

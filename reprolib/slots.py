@@ -23,6 +23,7 @@ from torch import Tensor, nn
 DECISIONS = ("any", "last")
 SAVE_EVERY = 2.0  # seconds of attack that a killed process may lose
 AHEAD = 4  # with fewer rows than one in so many slots, later runs are made ahead of their time
+PATIENCE = 8  # evaluations after which an image that still stands counts as stubborn; most fall in fewer
 
 Rows = dict[str, Tensor]  # the slots' state: tensors with one row per slot
 
@@ -156,6 +157,7 @@ class Slots:
         self._fill(keep=None)
         while len(self.rows["image"]):
             judged, wrong, over = self.method.advance(self.rows)
+            self.rows["age"] = self.rows["age"] + 1
             self.result.calls += len(wrong)
             self._note(judged, wrong, over)
             if save is not None and time.monotonic() - last_save > SAVE_EVERY:
@@ -171,7 +173,7 @@ class Slots:
             over = over | wrong
         else:
             note_lowest(result.last_run, image[over & wrong], run[over & wrong])
-        if not over.any():
+        if not over.any() and not self._some_became_stubborn():
             return
         fell_in = self._fell_in()[image]
         shown = over & ((fell_in == run) | ((fell_in < 0) & (run == self.end - 1)))
@@ -199,26 +201,36 @@ class Slots:
     def _fill(self, keep: Tensor | None) -> None:
         """Keep these slots, and start the next pairs of the queue in the others."""
         kept = {} if keep is None else {name: tensor[keep] for name, tensor in self.rows.items()}
-        busy = kept["image"].tolist() if kept else []
+        busy = list(zip(kept["image"].tolist(), kept["age"].tolist(), strict=True)) if kept else []
         pairs = [self.queue.popleft() for _ in range(min(self.slots - len(busy), len(self.queue)))]
-        pairs += self._ahead(busy + [image for image, _ in pairs])
+        pairs += self._ahead(busy + [(image, 0) for image, _ in pairs])
         if kept and not pairs:
             self.rows = kept
             return
         image, run = torch.tensor(pairs, dtype=torch.int64, device=self.images.device).view(-1, 2).unbind(1)
         new: Rows = {"image": image, "run": run, "id": self.ids[image], "label": self.labels[image]}
-        new["clean"] = self.images[image]
+        new["clean"], new["age"] = self.images[image], torch.zeros_like(image)
         self.method.begin(new)
         self.rows = {name: torch.cat([kept[name], tensor]) for name, tensor in new.items()} if kept else new
 
-    def _ahead(self, busy: list[int]) -> list[tuple[int, int]]:
-        """Later runs of images that have stood one, while there are so few that a network takes hardly longer for more."""
+    def _some_became_stubborn(self) -> bool:
+        """Whether to look for runs that can be made ahead, although no slot has become free."""
+        few = not self.queue and len(self.rows["age"]) < self.slots // AHEAD
+        return few and bool((self.rows["age"] == PATIENCE).any())
+
+    def _ahead(self, busy: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Later runs of stubborn images, those that have stood a run or `PATIENCE` evaluations of one.
+
+        `busy`: per filled slot its image and its age. Runs are made ahead only while there are so few rows that a network
+        takes hardly longer for more.
+        """
         pairs: list[tuple[int, int]] = []
         room = self.slots // AHEAD - len(busy)
         if self.queue or room <= 0:
             return pairs
         fell_in = self._fell_in()
-        stubborn = [image for image in dict.fromkeys(busy) if self.ended[image] and fell_in[image] < 0]
+        stands = [image for image, age in busy if self.ended[image] or age >= PATIENCE]
+        stubborn = [image for image in dict.fromkeys(stands) if fell_in[image] < 0]
         while stubborn and len(pairs) < room:
             stubborn = [image for image in stubborn if self.begun[image] + 1 < self.end]
             for image in stubborn[: room - len(pairs)]:

@@ -80,8 +80,8 @@ class Training(Record):
 class Attack(Record):
     """An attack in the L-infinity ball (Table 2, Table 9). FGSM is one step of alpha = eps from the clean image.
 
-    AutoAttack and Square have settings of their own; their `loss` is what the network hands them, logits or
-    probabilities.
+    AutoAttack and Square have settings of their own, unless `steps` cuts them short (see `AutoAttack`); their `loss` is
+    what the network hands them, logits or probabilities.
     """
 
     name: Literal["fgsm", "ifgsm", "pgd", "autoattack", "square"]
@@ -93,8 +93,9 @@ class Attack(Record):
 
     @pydantic.model_validator(mode="after")
     def _complete(self):
-        if self.fixed and (self.alpha is not None or self.steps is not None or self.restarts):
-            raise ValueError(f"{self.name} takes eps alone: no alpha, steps or restarts")
+        steps_too = self.name in ENSEMBLE
+        if self.fixed and (self.alpha is not None or self.restarts or (self.steps is not None and not steps_too)):
+            raise ValueError(f"{self.name} takes eps alone: no alpha{'' if steps_too else ', steps'} or restarts")
         if not self.fixed and (self.alpha is None or self.steps is None):
             raise ValueError(f"{self.name} needs alpha and steps")
         if self.name in ENSEMBLE and self.loss == "margin":
@@ -109,7 +110,7 @@ class Attack(Record):
 
     @property
     def fixed(self) -> bool:
-        """Whether eps says everything: no steps that a profile could cut."""
+        """Whether eps says everything that an attack is printed with."""
         return self.name == "fgsm" or self.name in ENSEMBLE
 
     def loop(self) -> dict:
@@ -118,7 +119,8 @@ class Attack(Record):
         IFGSM and PGD without restarts are the same computation, and so share one artefact.
         """
         if self.name in ENSEMBLE:
-            return {"name": self.name, "eps": self.eps, "loss": self.loss}
+            cut = {} if self.steps is None else {"steps": self.steps}
+            return {"name": self.name, "eps": self.eps, "loss": self.loss} | cut
         if self.name == "fgsm":
             return {"eps": self.eps, "alpha": self.eps, "steps": 1, "restarts": 0, "loss": self.loss}
         return {"eps": self.eps, "alpha": self.alpha, "steps": self.steps, "restarts": self.restarts, "loss": self.loss}
@@ -182,7 +184,7 @@ class Settings(Record):
     restarts: Annotated[int, Field(ge=0)] = 2
     seed: Annotated[int, Field(ge=0)] = 0
     engine: Literal["reprolib", "torchattacks"] = "reprolib"
-    autoattack_size: Count = 32  # test images under AutoAttack, which is never cut short itself
+    autoattack_size: Count = 32  # test images under AutoAttack; it is the standard version from 100 steps on
     study_epochs: Count = 2  # of fine-tuning in the studies
     seeds: Count = 1  # of the studies: seed, seed + 1, ...
     width: Annotated[float, Field(gt=0, le=1)] = 0.125  # share of VGG-16's channels
@@ -204,8 +206,11 @@ class Settings(Record):
     def limit(self, attack: Attack) -> Attack:
         """The attack with at most `steps` steps and `restarts` restarts.
 
-        Where steps are cut, alpha grows so that the run can still cross the ball two and a half times.
+        Where steps are cut, alpha grows so that the run can still cross the ball two and a half times. AutoAttack and
+        Square are left alone from 100 steps on.
         """
+        if attack.name in ENSEMBLE and self.steps < 100:
+            return Attack(**attack.content() | {"steps": self.steps})
         if attack.fixed or (attack.steps <= self.steps and attack.restarts <= self.restarts):
             return attack
         fields = attack.content() | {
@@ -279,7 +284,7 @@ class Grid(Record):
     ensemble: Ensemble | None = None
     sweep: Sweep | None = None
     study: bool = False  # whether it is about curves over epochs and seeds, and no table of the paper
-    spares_last: bool = False  # whether margin and logits are judged by any iterate alone, which costs far less
+    spares_last: list[Loss] = []  # losses judged by any iterate alone, which costs far less
     knobs: dict[str, str] = {}  # a setting -> the setting that stands for it here
     text_claims: dict[str, list[str]] = {}  # claim in the text -> its cell, or the two cells it subtracts
 
@@ -434,7 +439,9 @@ class Plan:
             for column in self.ablation_columns()
             for epoch in self.ablation_epochs()
             for attack in self.grid.ablation_attacks
-            for job in self._evaluations(column, attack, self.networks[column][0], epoch, spares_last=True)
+            for job in self._evaluations(
+                column, attack, self.networks[column][0], epoch, spares_last=["margin", "logits"]
+            )
         ]
 
     def _ensemble_jobs(self) -> list[Job]:
@@ -449,7 +456,7 @@ class Plan:
                 evaluation = Evaluation(
                     training=training,
                     epoch=epoch,
-                    attack=Attack(name=name, eps=ensemble.eps, loss=given),
+                    attack=self.settings.limit(Attack(name=name, eps=ensemble.eps, loss=given)),
                     size=self.autoattack_size,
                     decision="any",
                     seed=self.settings.seed,
@@ -464,7 +471,9 @@ class Plan:
                 usual = self.grid.attack(sweep.attack)
                 changed = Attack(**usual.content() | {"eps": eps, "alpha": round(usual.alpha * eps / usual.eps, 6)})
                 name = f"{sweep.attack}, eps {eps:g}"
-                jobs += self._evaluations(column, name, *self.networks[column], changed, spares_last=True)
+                jobs += self._evaluations(
+                    column, name, *self.networks[column], changed, spares_last=["margin", "logits"]
+                )
         return jobs
 
     def _evaluations(
@@ -475,7 +484,7 @@ class Plan:
         epoch: int,
         attack: Attack | None = None,
         *,
-        spares_last: bool,
+        spares_last: list[str],
     ) -> list[Job]:
         """An attack with each loss. A run by the last-iterate rule tells the any-iterate rule's answer too.
 
@@ -492,7 +501,7 @@ class Plan:
                 epoch=epoch,
                 attack=limited,
                 size=self.test_size,
-                decision="any" if spares_last and not cheap else "last",
+                decision="any" if loss in spares_last and not cheap else "last",
                 seed=settings.seed,
                 engine=settings.engine,
             )

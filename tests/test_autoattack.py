@@ -42,27 +42,28 @@ def peer(kind, net: nn.Module, **settings):
     return made
 
 
-@pytest.mark.parametrize("loss, target", [(cross_entropy, None), (targeted_dlr, 2), (targeted_dlr, 5)])
-def test_auto_pgd_takes_torchattacks_steps_from_the_same_start(ten_classes, monkeypatch, loss, target):
+@pytest.mark.parametrize("loss, target, steps", [
+    (cross_entropy, None, 100), (cross_entropy, None, 30), (targeted_dlr, 2, 100), (targeted_dlr, 5, 100)])
+def test_auto_pgd_takes_torchattacks_steps_from_the_same_start(ten_classes, monkeypatch, loss, target, steps):
     net, images, labels = ten_classes
     with torch.random.fork_rng():
         torch.manual_seed(7)
         start = torch.rand(images.shape)
         torch.manual_seed(7)
         if target is None:
-            theirs = peer(torchattacks.APGD, net, steps=100, loss="ce", rho=0.75)
+            theirs = peer(torchattacks.APGD, net, steps=steps, loss="ce", rho=0.75)
         else:
-            theirs = peer(torchattacks.APGDT, net, steps=100, rho=0.75, n_classes=10)
+            theirs = peer(torchattacks.APGDT, net, steps=steps, rho=0.75, n_classes=10)
             theirs.target_class = target
         best, survives, best_loss, _ = theirs.attack_single_run(images, labels)
     monkeypatch.setattr(autoattack_parts.streams, "uniform", lambda *_: start)
-    method = AutoPGD(Gradients(net), 0.03, loss, seed=0)
+    method = AutoPGD(Gradients(net), 0.03, loss, seed=0, steps=steps)
     rows = started(method, images, labels, run=0 if target is None else target - 2)
     fallen = torch.zeros(len(images), dtype=torch.bool)
-    for step in range(101):
+    for step in range(steps + 1):
         _, wrong, over = method.advance(rows)
         fallen |= wrong
-        assert bool(over.all()) == (step == 100)
+        assert bool(over.all()) == (step == steps)
     assert torch.equal(fallen, ~survives) and 5 < int(fallen.sum()) < 40
     assert torch.allclose(rows["best"], best, atol=1e-4) and torch.allclose(rows["best_loss"], best_loss, rtol=1e-3)
 
@@ -112,7 +113,7 @@ def test_squares_shrink_as_torchattacks_do(side):
     theirs = torchattacks.Square(nn.Identity(), n_queries=5000, p_init=0.8, resc_schedule=False)
     expected = [max(round(math.sqrt(theirs.p_selection(i) * side * side)), 1) for i in range(5000)]
     ours = Square(Gradients(nn.Identity()), 0.1, 0)._sides(torch.arange(5000), side, side)
-    assert ours.tolist() == expected and Square.queries == 5000
+    assert ours.tolist() == expected
 
 
 def test_a_square_is_one_colour_in_one_place(ten_classes):
@@ -147,13 +148,27 @@ def test_square_keeps_what_lowers_the_margin(ten_classes):
 # --- the whole ----------------------------------------------------------------------------------------------------
 
 
-def test_the_standard_version():
+def test_the_standard_version(brittle):
     """Croce and Hein 2020: the parts, their order, and each one's steps, targets, restarts, queries and constants."""
     assert AutoAttack.parts == ("APGD-CE", "APGD-T", "FAB-T", "Square")
     assert RUNS == {"APGD-CE": 1, "APGD-T": 9, "FAB-T": 9, "Square": 1}
-    assert (AutoPGD.steps, AutoPGD.momentum, AutoPGD.enough, AutoPGD.windows) == (100, 0.75, 0.75, (22, 3, 6))
-    assert (FAB.steps, FAB.most_bias, FAB.overshoot, FAB.way_back) == (100, 0.1, 1.05, 0.9)
-    assert (Square.queries, Square.first_share) == (5000, 0.8)
+    first, second, fab, square = (AutoAttack(brittle, 0.1)._method(name, 0) for name in STANDARD)
+    for apgd in (first, second):
+        assert (apgd.steps, apgd.momentum, apgd.enough, apgd.windows) == (100, 0.75, 0.75, [22, 3, 6])
+    assert (fab.steps, fab.most_bias, fab.overshoot, fab.way_back) == (100, 0.1, 1.05, 0.9)
+    assert (square.queries, square.first_share) == (5000, 0.8)
+
+
+def test_fewer_steps_shorten_every_part(brittle, sturdy, held_out):
+    made = [AutoAttack(brittle, 0.1, steps=10)._method(name, 0) for name in STANDARD]
+    assert [getattr(part, "steps", None) or part.queries for part in made] == [10, 10, 10, 500]
+    whole, short = AutoAttack(sturdy, TOY_EPS).run(*held_out), AutoAttack(sturdy, TOY_EPS, steps=10).run(*held_out)
+    assert short.calls < 0.2 * whole.calls and short.robust().sum() >= whole.robust().sum()
+
+
+def test_no_steps_are_refused(brittle):
+    with pytest.raises(ValueError, match="steps is 0.*100 in its standard version"):
+        AutoAttack(brittle, 0.1, steps=0)
 
 
 @pytest.mark.parametrize("name, kind, loss", [

@@ -483,6 +483,10 @@ def test_pages_of_tables_9_and_11(ensemble_cells, epoch_cells, plan, tiny, artef
     eleven = report.epochs_page(epoch_cells, plans, [report.provenance(settings, plan, tiny, artefacts, plan.epoch_jobs)])
     for page, texts in ((nine, ["58.00 [", "broken by Square"]), (eleven, ["50.00 [", "100 test images"])):
         assert all(text in page for text in [*texts, "seed 3", "made by the tests", torch.__version__])
+    assert "AutoAttack cut short, to 10 steps" in nine
+    whole = {name: specs.Plan(plan.grid, plan.settings.model_copy(update={"steps": 100})) for name, plan in plans.items()}
+    origins = [report.provenance(settings, plan, tiny, artefacts, plan.ensemble_jobs)]
+    assert "The standard AutoAttack" in report.ensemble_page(ensemble_cells, whole, origins)
 
 
 @pytest.fixture(scope="module")

@@ -82,7 +82,8 @@ class Counted:
 
 
 @pytest.mark.parametrize("count", [1, 3, 64])
-def test_slots_are_filled_again_and_waste_no_evaluation(count):
+def test_slots_are_filled_again_and_waste_no_evaluation(count, monkeypatch):
+    monkeypatch.setattr(slots, "PATIENCE", 100)  # no run is made ahead that might prove needless
     images, labels = torch.rand(10, 1, 2, 2), torch.zeros(10, dtype=torch.int64)
     result = slots.clean_result(lambda x: torch.tensor([[1.0, 0.0]]).expand(len(x), 2), images, labels, 2, 5)
     method = Counted()
@@ -140,7 +141,9 @@ def clean(count: int, runs: int) -> slots.AttackResult:
 
 @pytest.mark.parametrize("decision", ["any", "last"])
 @pytest.mark.parametrize("count", [1, 8, 40, 1000])
-def test_runs_made_ahead_change_nothing(decision, count):
+@pytest.mark.parametrize("patience", [1, 3, 100])
+def test_runs_made_ahead_change_nothing(decision, count, patience, monkeypatch):
+    monkeypatch.setattr(slots, "PATIENCE", patience)
     fates, runs, size = Fates(60, 7), 7, 60
     images, labels, ids = torch.rand(size, 1, 2, 2), torch.zeros(size, dtype=torch.int64), torch.arange(size)
     result = clean(size, runs)
@@ -155,9 +158,11 @@ def test_runs_made_ahead_change_nothing(decision, count):
 
 
 @pytest.mark.parametrize("decision", ["any", "last"])
-def test_runs_made_ahead_are_resumed_from_any_save(decision, monkeypatch):
+@pytest.mark.parametrize("patience", [3, 100])
+def test_runs_made_ahead_are_resumed_from_any_save(decision, patience, monkeypatch):
     """As if killed right after each of its saves: what a run ahead of its time found is kept or made again."""
     monkeypatch.setattr(slots, "SAVE_EVERY", -1.0)
+    monkeypatch.setattr(slots, "PATIENCE", patience)
     fates, runs, size, saved = Fates(24, 7), 7, 24, []
     images, labels, ids = torch.rand(size, 1, 2, 2), torch.zeros(size, dtype=torch.int64), torch.arange(size)
     options = {"count": runs, "slots": 64, "decision": decision}
@@ -171,11 +176,12 @@ def test_runs_made_ahead_are_resumed_from_any_save(decision, monkeypatch):
 
 
 def test_runs_made_ahead_shorten_the_wait(monkeypatch):
-    """Two images that stand every run of ten: two waits for a run, the first and all others together, instead of ten."""
+    """Two images that stand every run of ten: as soon as they count as stubborn all runs are made together."""
+    monkeypatch.setattr(slots, "PATIENCE", 3)
     fates, size, waits = Fates(2, 10), 2, []
     fates.length[:], fates.wrong[:] = 8, False
     advance = fates.advance
     monkeypatch.setattr(fates, "advance", lambda rows: waits.append(len(rows["id"])) or advance(rows))
     images, labels = torch.rand(size, 1, 2, 2), torch.zeros(size, dtype=torch.int64)
     slots.Slots(fates, images, labels, torch.arange(size), clean(size, 10), count=10, slots=256).run()
-    assert waits == [2] * 9 + [18] * 9
+    assert waits == [2] * 3 + [20] * 6 + [18] * 3

@@ -274,6 +274,16 @@ def test_limits_are_upper_limits():
     assert changed(LARGE, steps=1000, restarts=1000).limit(attack) == attack
 
 
+@pytest.mark.parametrize("name", ["autoattack", "square"])
+def test_autoattack_is_cut_short_below_100_steps_and_says_so_in_its_key(name):
+    attack = Attack(name=name, eps=0.3, loss="logits")
+    assert changed(LARGE, steps=100).limit(attack) == attack and "steps" not in attack.loop()
+    short = changed(LARGE, steps=10).limit(attack)
+    assert short.loop() == attack.loop() | {"steps": 10}
+    with pytest.raises(SpecError, match="no alpha or restarts"):
+        Attack(name=name, eps=0.3, loss="logits", alpha=0.1)
+
+
 def test_fgsm_has_nothing_to_limit():
     attack = Attack(name="fgsm", eps=0.3, loss="logits")
     assert changed(LARGE, steps=1, restarts=0).limit(attack) == attack

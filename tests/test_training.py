@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections import Counter
+from unittest.mock import ANY
 
 import pytest
 import torch
@@ -431,6 +432,15 @@ def test_training_rests_once_the_clean_accuracy_is_near_its_target(tiny, store, 
     assert taken < 10 * 32  # a full epoch has 32 steps
     training.train(spec, [40], tiny, store, progress=False)
     assert len(steps) == taken and identical(weights(spec, 40, tiny, store), weights(spec, 30, tiny, store))
+
+
+@pytest.mark.parametrize("clean, rests", [(59.4, False), (59.5, True), (60.5, True), (60.6, False)])
+def test_near_a_target_is_within_half_a_point(tiny, store, monkeypatch, clean, rests):
+    monkeypatch.setattr(training, "clean_accuracy", lambda *_: (clean, 0.0))
+    spec = PLAIN.model_copy(update={"target": 60.0})
+    training.train(spec, [1], tiny, store, progress=False)
+    assert training.checkpoint(spec, 1, tiny, store).history == [
+        {"epoch": 1, "loss": ANY, "clean": clean, "saturated": 0.0} | ({"rests": True} if rests else {})]
 
 
 def test_a_target_out_of_reach_costs_nothing_but_looks(tiny, store):

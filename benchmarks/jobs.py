@@ -264,7 +264,7 @@ def since(job: str, size: str, work: Callable[[Checkout], dict], rounds: int) ->
     with tempfile.TemporaryDirectory() as folder:
         today, before = Checkout("HEAD", folder), Checkout(COMMIT, folder)
         contestants = {"reprolib": lambda: work(today), f"reprolib at {COMMIT}": lambda: work(before)}
-        rows = race(contestants, rounds, warm_up=False)  # minutes each
+        rows = race(contestants, rounds, warm_up=False)
     return {"job": job, "target": None, "size": size, "rows": rows}
 
 
@@ -327,7 +327,7 @@ def _precision(images: Callable[[int], int], rounds: int):
 
 
 def _before(images: Callable[[int], int], rounds: int):
-    count = images(300)
+    count, rounds = images(300), min(rounds, 2)  # minutes each
     yield since("the quick batch", f"{len(NOTEBOOKS)} notebooks", Checkout.quick_batch, rounds)
     yield since("Table 6, cpu run", f"{count} images, 3 networks", lambda code: code.table06(count), rounds)
 

@@ -19,9 +19,10 @@ from jupyter_client import AsyncKernelManager
 from jupyter_core.utils import run_sync
 from nbconvert import HTMLExporter
 
-from reprolib import report, specs, store
+from reprolib import specs
+from reprolib.files import RESULTS, ROOT, shown, write_atomically
 
-NOTEBOOKS = store.ROOT / "notebooks"
+NOTEBOOKS = ROOT / "notebooks"
 
 
 class NotebookError(RuntimeError):
@@ -56,7 +57,7 @@ def run_notebook(name: str | Path, profile: str) -> str:
     """
     path, settings = find_notebook(name), specs.load_profile(profile)
     parameters = parameters_for(path, settings)
-    folder = report.RESULTS / profile
+    folder = RESULTS / profile
     folder.mkdir(parents=True, exist_ok=True)
     attempt, record = folder / f"{path.stem}.failed.ipynb", folder / f"{path.stem}.json"
     started = time.time()
@@ -74,12 +75,12 @@ def run_notebook(name: str | Path, profile: str) -> str:
     except Exception as error:  # whatever stopped the kernel: the reader needs the cell and the way to it
         raise NotebookError(_failure(path, attempt, error)) from None
     if not record.exists() or record.stat().st_mtime < started - 1:
-        raise NotebookError(f"{path.stem} ended without writing its record {record.name}; see {report.shown(attempt)}")
+        raise NotebookError(f"{path.stem} ended without writing its record {record.name}; see {shown(attempt)}")
     notebook = relocate(clean(nbformat.read(attempt, as_version=4)), path.parent, folder)
-    store.write_atomically(folder / f"{path.stem}.ipynb", nbformat.writes(notebook).encode())
-    store.write_atomically(folder / f"{path.stem}.html", html(notebook, path.stem).encode())
+    write_atomically(folder / f"{path.stem}.ipynb", nbformat.writes(notebook).encode())
+    write_atomically(folder / f"{path.stem}.html", html(notebook, path.stem).encode())
     attempt.unlink()
-    return f"{path.stem}: {time.time() - started:.0f} s, {report.shown(folder / path.stem)}.html"
+    return f"{path.stem}: {time.time() - started:.0f} s, {shown(folder / path.stem)}.html"
 
 
 @contextlib.contextmanager
@@ -143,5 +144,5 @@ def _failure(path: Path, attempt: Path, error: Exception) -> str:
     name, value = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
     cell = getattr(error, "exec_count", None)
     where = f"in cell {cell}" if cell else "while it ran"
-    see = f"; see {report.shown(attempt)}" if os.path.exists(attempt) else ""
+    see = f"; see {shown(attempt)}" if os.path.exists(attempt) else ""
     return f"{path.stem} failed {where}: {name}: {' '.join(str(value).split())}{see}"

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
+
 from torch import nn
 
 from reprolib.convnets import CIFARConv, FMNISTConv
-from reprolib.deepnets import ResNet20, ResNet50, VGG16, WideResNet
 from reprolib.layers import Normalize, seeded
 
 __all__ = ["Normalize", "build", "code_of", "parameter_count"]
+
+
+def _deep(name: str, *shape: int) -> Callable[[float], nn.Module]:
+    """A network of deepnets, whose torchvision takes seconds to import: no other network should wait for it."""
+    return lambda width: getattr(import_module("reprolib.deepnets"), name)(*shape, width=width)
+
 
 BUILDERS = {
     "fmnistconv": FMNISTConv,
@@ -16,11 +24,11 @@ BUILDERS = {
     "cifarconv-empir": lambda: CIFARConv("empir"),
 }
 SCALABLE = {  # their channels can be multiplied by a width
-    "vgg16": VGG16,
-    "resnet50": ResNet50,
-    "resnet20": ResNet20,
-    "wide-resnet-16-4": lambda width: WideResNet(16, 4, width),
-    "wide-resnet-28-10": lambda width: WideResNet(28, 10, width),
+    "vgg16": _deep("VGG16"),
+    "resnet50": _deep("ResNet50"),
+    "resnet20": _deep("ResNet20"),
+    "wide-resnet-16-4": _deep("WideResNet", 16, 4),
+    "wide-resnet-28-10": _deep("WideResNet", 28, 10),
 }
 
 
@@ -31,7 +39,7 @@ def build(name: str, seed: int = 0, width: float = 1.0) -> nn.Module:
     network that the paper describes layer by layer.
     """
     if name in SCALABLE:
-        return seeded(lambda: SCALABLE[name](width=width), seed)
+        return seeded(lambda: SCALABLE[name](width), seed)
     if name not in BUILDERS:
         raise KeyError(f"unknown network {name!r}; expected one of {', '.join([*BUILDERS, *SCALABLE])}")
     if width != 1:

@@ -14,7 +14,8 @@ import pydantic
 import yaml
 from pydantic import Field
 
-ROOT = Path(__file__).resolve().parent.parent
+from reprolib.files import ROOT
+
 PARAMS = ROOT / "params"
 
 LOSSES = ("margin", "logits", "probabilities")

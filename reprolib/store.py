@@ -14,7 +14,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import tempfile
 from pathlib import Path
 
 import filelock
@@ -22,12 +21,9 @@ import safetensors
 import safetensors.torch
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
+from reprolib.files import ROOT, StoreError, make_folder, unwritable, write_atomically
+
 CHECKSUM = "sha256"  # name under which a file's metadata holds its own checksum
-
-
-class StoreError(RuntimeError):
-    """Something in the store cannot be read or written; the message says what and what to do."""
 
 
 def digest(value) -> str:
@@ -109,44 +105,16 @@ class Store:
     def lock(self, name: str):
         """Hold artefact `name` for this process; a second process waits here, then finds the work done."""
         path = self.root / f"{name}.lock"
-        _make_folder(path.parent)
+        make_folder(path.parent)
         lock = filelock.FileLock(path)
         try:
             lock.acquire()
         except OSError as error:  # a read-only disk is no PermissionError
-            raise StoreError(_unwritable(path, error)) from None
+            raise StoreError(unwritable(path, error)) from None
         try:
             yield
         finally:
             lock.release()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file at `path` by `content`, or leave it as it was.
-
-    Raises StoreError when the folder cannot be written or the disk is full.
-    """
-    _make_folder(path.parent)
-    temporary = None
-    try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise StoreError(_unwritable(path, error)) from None
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(_unwritable(folder, error)) from None
 
 
 def _checksum(tensors: dict[str, torch.Tensor], meta: dict) -> str:
@@ -160,10 +128,3 @@ def _checksum(tensors: dict[str, torch.Tensor], meta: dict) -> str:
 
 def _damaged(path: Path, what: str) -> str:
     return f"{path} is damaged: {what}; delete that file and run again, it will be computed anew"
-
-
-def _unwritable(path: Path, error: OSError) -> str:
-    return (
-        f"cannot write {path} ({error.strerror or error}); free some space or make the folder writable "
-        "(REPROLIB_STORE moves the store elsewhere); what was there before is unchanged"
-    )

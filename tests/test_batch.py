@@ -13,7 +13,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from reprolib import __main__ as cli
-from reprolib import batch, report, specs, store
+from reprolib import batch, files, specs
 from reprolib.batch import NotebookError
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -22,7 +22,7 @@ PARAMETERS = 'profile: str = "quick"  # which results\nseed: int = 5'
 
 @pytest.fixture
 def results(monkeypatch, tmp_path) -> Path:
-    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(batch, "RESULTS", tmp_path / "results")
     return tmp_path / "results"
 
 
@@ -233,7 +233,7 @@ def test_failing_notebook_on_the_command_line(notebook, capsys):
 
 def test_exit_code_of_the_module():
     command = [sys.executable, "-m", "reprolib", "train", "table99", "7-P1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=store.ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=files.ROOT)
     assert done.returncode == 1 and done.stderr.startswith("error: unknown table 'table99'") and not done.stdout
 
 
@@ -244,10 +244,10 @@ def test_exit_code_of_the_module():
 def snakemake(tmp_path_factory):
     """Dry runs in a copy of the project, where nothing has been done yet and nothing is left behind."""
     copy = tmp_path_factory.mktemp("project")
-    shutil.copy(store.ROOT / "Snakefile", copy)
+    shutil.copy(files.ROOT / "Snakefile", copy)
     skip = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "kernel-*")
     for folder in ("params", "notebooks", "reprolib"):
-        shutil.copytree(store.ROOT / folder, copy / folder, ignore=skip)
+        shutil.copytree(files.ROOT / folder, copy / folder, ignore=skip)
 
     def dry_run(*config: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "snakemake", "--dry-run", "--nolock", "--cores", "1", "--printshellcmds"]

@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +16,7 @@ from reprolib import claims, report, specs
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
-    {"specs", "claims", "contradictions", "store"},
+    {"files", "specs", "claims", "contradictions", "store"},
     {"attacks", "slots", "devices", "patches", "models", "layers", "convnets", "deepnets", "data", "streams", "winograd",
      "autoattack", "autoattack_parts", "probes"},
     {"evaluation", "training", "ladder", "defenses"},
@@ -23,7 +24,7 @@ FLOORS = [
     {"batch"},
     {"__main__"},
 ]
-NO_TORCH = {"specs", "claims", "contradictions"}
+NO_TORCH = {"files", "specs", "claims", "contradictions"}
 
 
 def locked() -> dict[str, str]:
@@ -70,6 +71,13 @@ def test_imports_point_only_down(path):
                 assert floor[name] <= floor[own], f"{own} imports {name}, which stands above it"
         if own in NO_TORCH and isinstance(node, (ast.Import, ast.ImportFrom)):
             assert "torch" not in ast.unparse(node)
+
+
+@pytest.mark.parametrize("module, without", [("batch", "torch"), ("report", "torchvision")])
+def test_what_takes_seconds_to_import_is_imported_by_those_who_need_it(module, without):
+    """Each notebook of a batch pays for both processes' imports, its own and its kernel's."""
+    code = f"import sys, reprolib.{module}; sys.exit({without!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120).returncode == 0
 
 
 def tracked() -> list[Path]:

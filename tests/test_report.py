@@ -21,7 +21,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from scipy import stats  # noqa: E402
 
-from reprolib import claims, evaluation, ladder, models, report, specs, training  # noqa: E402
+from reprolib import claims, evaluation, files, ladder, models, report, specs, training  # noqa: E402
 from reprolib import store as store_module  # noqa: E402
 from reprolib.report import RecordError  # noqa: E402
 from reprolib.store import Store, StoreError  # noqa: E402
@@ -198,7 +198,7 @@ def refuse(monkeypatch, call: str, number: int) -> None:
     def refused(*_args, **_kwargs):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(store_module.os if call == "replace" else store_module.tempfile, call, refused)
+    monkeypatch.setattr(files.os if call == "replace" else files.tempfile, call, refused)
 
 
 @pytest.mark.parametrize(("call", "number"), [
@@ -606,7 +606,7 @@ def values(content) -> list:
 def test_provenance(plan, tiny, artefacts):
     found = report.provenance(plan.settings, plan, tiny, artefacts)
     command = ["git", "rev-parse", "HEAD"]
-    git = subprocess.run(command, cwd=store_module.ROOT, capture_output=True, text=True, check=False)
+    git = subprocess.run(command, cwd=files.ROOT, capture_output=True, text=True, check=False)
     head = git.stdout.strip() if git.returncode == 0 else "unknown"
     assert found["commit"] == head and isinstance(found["dirty"], bool)
     assert found["profile"] == "custom" and found["settings"] == plan.settings.content() and found["seeds"] == [3]
@@ -621,12 +621,12 @@ def test_provenance_tells_nothing_about_the_machine(plan, tiny, artefacts):
     found = report.provenance(plan.settings, plan, tiny, artefacts)
     for text in filter(lambda value: isinstance(value, str), values(found)):
         assert not Path(text).is_absolute() and "\\" not in text
-        assert str(Path.home()) not in text and str(store_module.ROOT) not in text and str(artefacts.root) not in text
+        assert str(Path.home()) not in text and str(files.ROOT) not in text and str(artefacts.root) not in text
 
 
 def test_provenance_without_git_or_repository(monkeypatch, tmp_path):
     quick = specs.load_profile("quick")
-    monkeypatch.setattr(store_module, "ROOT", tmp_path)
+    monkeypatch.setattr(report, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert report.provenance(quick)["commit"] == "unknown"
     monkeypatch.setenv("PATH", str(tmp_path))

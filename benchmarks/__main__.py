@@ -38,8 +38,11 @@ def main() -> None:
     for found in everything(options.scale, options.rounds, options.only):
         done.append(found)
         print(f"\n{found['job']} ({found['size']})\n{pd.DataFrame(found['rows']).to_markdown(index=False)}", flush=True)
+        if options.scale == 1.0:
+            save(done, options.rounds, keep=True)  # half an hour should not be lost for the last job's sake
     if options.scale == 1.0:
         save(done, options.rounds, keep=bool(options.only))
+        print(f"\nwritten: {RESULTS / DEVICE.type}.json, .md and .png")
 
 
 def save(done: list[dict], rounds: int, *, keep: bool) -> None:
@@ -62,8 +65,9 @@ def save(done: list[dict], rounds: int, *, keep: bool) -> None:
     text = json.dumps({"machine": machine, "jobs": done}, indent=1)
     store.write_atomically(path.with_suffix(".json"), f"{text}\n".encode())
     store.write_atomically(path.with_suffix(".md"), page(machine, done).encode())
-    plot(done).savefig(path.with_suffix(".png"), dpi=110)
-    print(f"\nwritten: {path}.json, .md and .png")
+    figure = plot(done)
+    figure.savefig(path.with_suffix(".png"), dpi=110)
+    plt.close(figure)
 
 
 def page(machine: dict, done: list[dict]) -> str:

@@ -69,13 +69,15 @@ def _attack_table06(count: int) -> dict:
     images, labels = test.images.float() / 255, test.labels
     plan = specs.Plan(specs.load_grid("table06_fashion_mnist"), specs.load_profile("cpu"))
     jobs = [job for job in plan.jobs if job.column in COLUMNS and job.evaluation.source is None]
-    left = []
+    left, evaluations = [], 0
     for job in jobs:
         spec = job.evaluation
         net = report.load_network(store.ROOT / f"results/cpu/checkpoints/{job.column.replace(' ', '_')}.safetensors")
         attack = attacks.LinfAttack(net, **spec.attack.loop(), decision=spec.decision, seed=spec.seed)
-        left.append(attack.run(images, labels).robust(spec.decision).float().mean())
-    return {"attacks": len(jobs), "robust": round(100 * float(sum(left)) / len(left), 2)}
+        result = attack.run(images, labels)
+        left.append(result.robust(spec.decision).float().mean())
+        evaluations += result.calls
+    return {"attacks": len(jobs), "evaluations": evaluations, "robust": round(100 * float(sum(left)) / len(left), 2)}
 
 
 if __name__ == "__main__":

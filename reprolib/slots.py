@@ -215,11 +215,11 @@ class Slots:
 
     def _some_became_stubborn(self) -> bool:
         """Whether to look for runs that can be made ahead, although no slot has become free."""
-        few = not self.queue and len(self.rows["age"]) < self.slots // AHEAD
+        few = self.decision == "any" and not self.queue and len(self.rows["age"]) < self.slots // AHEAD
         return few and bool((self.rows["age"] == PATIENCE).any())
 
     def _ahead(self, busy: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Later runs of stubborn images, those that have stood a run or `PATIENCE` evaluations of one.
+        """Later runs of stubborn images, those that have stood a run, or `PATIENCE` evaluations if any iterate counts.
 
         `busy`: per filled slot its image and its age. Runs are made ahead only while there are so few rows that a network
         takes hardly longer for more.
@@ -229,7 +229,8 @@ class Slots:
         if self.queue or room <= 0:
             return pairs
         fell_in = self._fell_in()
-        stands = [image for image, age in busy if self.ended[image] or age >= PATIENCE]
+        enough = PATIENCE if self.decision == "any" else float("inf")  # by the last iterate all stand until a run's end
+        stands = [image for image, age in busy if self.ended[image] or age >= enough]
         stubborn = [image for image in dict.fromkeys(stands) if fell_in[image] < 0]
         while stubborn and len(pairs) < room:
             stubborn = [image for image in stubborn if self.begun[image] + 1 < self.end]

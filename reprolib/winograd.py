@@ -16,16 +16,21 @@ from torch import Tensor
 POINTS = (0.0, 1.0, -1.0, 0.5, -0.5, 2.0)  # and infinity; small numbers, so that float32 keeps four digits
 
 
-def convolve(maps: Tensor, filters: Tensor) -> Tensor:
-    """Slide 3x3 filters over 7x7 maps: maps [49, B, C], filters [9, C, K] -> [25, B, K], pixels row by row.
+def convolve(maps: Tensor, points: Tensor) -> Tensor:
+    """Slide 3x3 filters over 7x7 maps: maps [49, B, C], filters `at_points` [49, C, K] -> [25, B, K], pixels row by row.
 
     The pixels stand first because each of the 49 points is one matrix product over the channels.
     """
-    evaluate_maps, evaluate_filters, interpolate = _transforms(maps.device, maps.dtype)
+    evaluate_maps, _, interpolate = _transforms(maps.device, maps.dtype)
     maps_at_points = (evaluate_maps @ maps.flatten(1)).view(maps.shape)
-    filters_at_points = (evaluate_filters @ filters.flatten(1)).view(len(evaluate_filters), *filters.shape[1:])
-    products = torch.bmm(maps_at_points, filters_at_points)
+    products = torch.bmm(maps_at_points, points)
     return (interpolate @ products.flatten(1)).view(-1, *products.shape[1:])
+
+
+def at_points(filters: Tensor) -> Tensor:
+    """3x3 filters [9, C, K] at the 49 points, [49, C, K]."""
+    _, evaluate_filters, _ = _transforms(filters.device, filters.dtype)
+    return (evaluate_filters @ filters.flatten(1)).view(len(evaluate_filters), *filters.shape[1:])
 
 
 @cache

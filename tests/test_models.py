@@ -1,5 +1,7 @@
 """The networks: sizes, shapes, plain layers in the printed order, torchvision's networks, normalisation inside."""
 
+import copy
+
 import pytest
 import torch
 import torchvision
@@ -89,6 +91,74 @@ def test_equals_plain_layers_behind_an_external_normalisation(name, dtype, toler
     (expected * weight).sum().backward()
     assert expected.std() > 0.01 and outside.grad.abs().max() > 0.001  # the comparison is not one of zeros
     torch.testing.assert_close(inside.grad, outside.grad, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_a_frozen_network_equals_plain_layers(name, dtype, tolerance):
+    """What attacks see: nobody trains the weights, and only the images' gradient is asked for. Twice, as filters are kept."""
+    model, plain = twin(name, dtype)
+    model.requires_grad_(False)
+    for seed in (0, 1):
+        inside, outside = (pictures(name, seed=seed, dtype=dtype).requires_grad_() for _ in range(2))
+        logits, expected = model(inside), plain(normalize(outside, PLAIN[name][1]))
+        torch.testing.assert_close(logits, expected, atol=tolerance, rtol=tolerance)
+        logits.logsumexp(1).sum().backward()
+        expected.logsumexp(1).sum().backward()
+        torch.testing.assert_close(inside.grad, outside.grad, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("change", ["in place", "loaded", "trained", "copied", "moved"])
+def test_a_frozen_network_notices_new_weights(change):
+    """F-MNISTconv keeps what it works out of its filters; it must not keep it for longer than the filters."""
+    model, other = models.build("fmnistconv", seed=1), models.build("fmnistconv", seed=2)
+    images = pictures("fmnistconv")
+    model.requires_grad_(False)(images)
+    if change == "in place":
+        for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+            ours.copy_(theirs)
+    elif change == "loaded":
+        model.load_state_dict(other.state_dict())
+    elif change == "moved":
+        model, other = model.double(), models.build("fmnistconv", seed=1).double()
+        images = images.double()
+    elif change == "copied":
+        model = copy.deepcopy(model)
+        model.load_state_dict(other.state_dict())
+    else:
+        other.load_state_dict(model.state_dict())
+        for net in (model, other):
+            net.requires_grad_(True)(images).square().sum().backward()
+            torch.optim.SGD(net.parameters(), lr=0.01).step()
+        model.requires_grad_(False)
+    torch.testing.assert_close(model(images), other(images), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("inside", ["the first call", "building"])
+def test_inference_mode_leaves_no_trace_in_a_frozen_network(name, inside):
+    images = pictures(name).requires_grad_()
+    with torch.inference_mode(inside == "building"):
+        model = models.build(name).requires_grad_(False)
+    with torch.inference_mode():
+        seen = model(images)
+    if inside == "the first call":
+        logits = model(images)
+        assert torch.equal(logits, seen) and torch.autograd.grad(logits.sum(), images)[0].any()
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_freezing_changes_nothing_under_autocast(name):
+    """The quick forms are for float32; bfloat16 takes the same way whether the weights are frozen or not."""
+    found = []
+    for trainable in (True, False):
+        model, images = models.build(name, seed=3).requires_grad_(trainable), pictures(name).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(images)
+        assert logits.dtype == torch.bfloat16
+        (gradient,) = torch.autograd.grad(logits.float().logsumexp(1).sum(), images)
+        found.append((logits, gradient))
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("name", COUNTS)

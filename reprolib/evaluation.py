@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from reprolib import attacks, data, devices, models, probes, training
 from reprolib.autoattack import STANDARD, AutoAttack, Probabilities
-from reprolib.specs import ENSEMBLE, Evaluation, Job, Plan
+from reprolib.specs import ENSEMBLE, STANDARD_STEPS, Evaluation, Job, Plan
 from reprolib.store import Store, key
 
 CODE = tuple(
@@ -130,7 +130,7 @@ def _attack(spec: Evaluation, model: nn.Module) -> attacks.LinfAttack | AutoAtta
     if spec.attack.name in ENSEMBLE:
         given = Probabilities(model) if spec.attack.loss == "probabilities" else model
         parts = STANDARD if spec.attack.name == "autoattack" else ("Square",)
-        return AutoAttack(given, spec.attack.eps, spec.seed, parts, steps=spec.attack.steps or 100)
+        return AutoAttack(given, spec.attack.eps, spec.seed, parts, steps=spec.attack.steps or STANDARD_STEPS)
     return attacks.LinfAttack(model, **spec.attack.loop(), decision=spec.decision, seed=spec.seed)
 
 

@@ -638,7 +638,7 @@ def ensemble_page(cells: list[dict], plans: dict[str, Plan], origins: list[dict]
         for plan, origin in zip(plans.values(), origins, strict=True)
     ]
     steps = min(plan.settings.steps for plan in plans.values())
-    version = f"AutoAttack cut short, to {steps} steps" if steps < 100 else "The standard AutoAttack"
+    version = f"AutoAttack cut short, to {steps} steps" if steps < specs.STANDARD_STEPS else "The standard AutoAttack"
     parts = ["# Table 9: AutoAttack", f"{version}. Accuracy in %, with 95 % Wilson intervals.", *sources]
     return "\n\n".join([*parts, markdown(ensemble_table(cells, plans)), markdown(parts_table(cells, plans))])
 

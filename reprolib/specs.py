@@ -20,8 +20,11 @@ PARAMS = ROOT / "params"
 
 LOSSES = ("margin", "logits", "probabilities")
 Loss = Literal["margin", "logits", "probabilities"]
+# along epochs and radii the last iterates under these, which cost every step, are not judged
+SPARED_ON_CURVES = ["margin", "logits"]
 Count = Annotated[int, Field(ge=1)]
 ENSEMBLE = ("autoattack", "square")  # AutoAttack, and its last part alone
+STANDARD_STEPS = 100  # of APGD and FAB in AutoAttack's standard version
 
 
 class SpecError(ValueError):
@@ -210,7 +213,7 @@ class Settings(Record):
         Where steps are cut, alpha grows so that the run can still cross the ball two and a half times. AutoAttack and
         Square are left alone from 100 steps on.
         """
-        if attack.name in ENSEMBLE and self.steps < 100:
+        if attack.name in ENSEMBLE and self.steps < STANDARD_STEPS:
             return Attack(**attack.content() | {"steps": self.steps})
         if attack.fixed or (attack.steps <= self.steps and attack.restarts <= self.restarts):
             return attack
@@ -440,9 +443,7 @@ class Plan:
             for column in self.ablation_columns()
             for epoch in self.ablation_epochs()
             for attack in self.grid.ablation_attacks
-            for job in self._evaluations(
-                column, attack, self.networks[column][0], epoch, spares_last=["margin", "logits"]
-            )
+            for job in self._evaluations(column, attack, self.networks[column][0], epoch, spares_last=SPARED_ON_CURVES)
         ]
 
     def _ensemble_jobs(self) -> list[Job]:
@@ -472,9 +473,7 @@ class Plan:
                 usual = self.grid.attack(sweep.attack)
                 changed = Attack(**usual.content() | {"eps": eps, "alpha": round(usual.alpha * eps / usual.eps, 6)})
                 name = f"{sweep.attack}, eps {eps:g}"
-                jobs += self._evaluations(
-                    column, name, *self.networks[column], changed, spares_last=["margin", "logits"]
-                )
+                jobs += self._evaluations(column, name, *self.networks[column], changed, spares_last=SPARED_ON_CURVES)
         return jobs
 
     def _evaluations(

@@ -2,7 +2,7 @@
 
 Four floors, imports point only down:
 
-    report, diagnostics             numbers -> tables, plots, verdicts
+    report, diagnostics             numbers -> records, tables, pictures, verdicts (report names what five modules hold)
     evaluation, training, defenses  work that costs time; everything that costs goes through the store
     attacks, patches, models, data  tensors in, tensors out
     specs, claims, store            plain data; specs and claims import no torch

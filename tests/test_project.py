@@ -12,7 +12,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from reprolib import claims, report, specs
+from reprolib import claims, report, scoreboard, specs
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
@@ -20,7 +20,11 @@ FLOORS = [
     {"attacks", "slots", "devices", "patches", "models", "layers", "convnets", "deepnets", "data", "streams", "winograd",
      "autoattack", "autoattack_parts", "probes"},
     {"evaluation", "training", "ladder", "defenses"},
-    {"report", "diagnostics", "study", "costs"},
+    {"measures", "records", "costs"},
+    {"tables", "pictures"},
+    {"scoreboard"},
+    {"report"},
+    {"diagnostics", "study"},
     {"batch"},
     {"__main__"},
 ]
@@ -113,16 +117,16 @@ def test_committed_records_are_whole_and_belong_to_their_profile(path):
 
 
 def test_the_readme_shows_the_results_as_they_are():
-    assert report.README.read_text(encoding="utf-8") == report.readme_text(), "the README's status is stale: run `make readme`"
+    assert scoreboard.README.read_text(encoding="utf-8") == report.readme_text(), "the README's status is stale: run `make readme`"
 
 
 def test_the_readme_begins_with_the_two_commands():
-    text = report.README.read_text(encoding="utf-8")
+    text = scoreboard.README.read_text(encoding="utf-8")
     assert text.index("make tables") < text.index("make test") < text.index("\n## ")
 
 
 def test_every_percentage_among_the_findings_is_measured_or_printed():
-    text = report.README.read_text(encoding="utf-8").split("## What was found so far")[1].split("\n![")[0]
+    text = scoreboard.README.read_text(encoding="utf-8").split("## What was found so far")[1].split("\n![")[0]
     known = {f"{c['value']:.2f}" for path in RECORDS for c in report.read_record(path)["cells"] if c["value"] is not None}
     known |= {f"{claim.printed:.2f}" for claim in claims.load_claims().values() if isinstance(claim.printed, (int, float))}
     found = re.findall(r"\d+\.\d\d", text)

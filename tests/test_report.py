@@ -21,7 +21,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from scipy import stats  # noqa: E402
 
-from reprolib import claims, evaluation, files, ladder, models, report, specs, training  # noqa: E402
+from reprolib import claims, evaluation, files, ladder, models, report, scoreboard, specs, training  # noqa: E402
 from reprolib import store as store_module  # noqa: E402
 from reprolib.report import RecordError  # noqa: E402
 from reprolib.store import Store, StoreError  # noqa: E402
@@ -32,7 +32,7 @@ LEDGER = claims.load_claims()
 @pytest.fixture(autouse=True)
 def results(monkeypatch, tmp_path) -> Path:
     """A results folder of one's own."""
-    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(files, "RESULTS", tmp_path / "results")
     return tmp_path / "results"
 
 
@@ -120,7 +120,7 @@ def origin(profile: str) -> dict:
 def test_round_trip():
     cells = [entry("T6.FGSM.7-P1", value=1 / 3), entry(protocol="clean", decision=None)]
     path = report.write_record("table", origin("quick"), cells)
-    assert path == report.RESULTS / "quick" / "table.json"
+    assert path == files.RESULTS / "quick" / "table.json"
     record = report.read_record(path)
     assert record["provenance"] == origin("quick") and record["cells"] == cells
     beside = pd.read_csv(path.with_suffix(".csv"))
@@ -626,7 +626,7 @@ def test_provenance_tells_nothing_about_the_machine(plan, tiny, artefacts):
 
 def test_provenance_without_git_or_repository(monkeypatch, tmp_path):
     quick = specs.load_profile("quick")
-    monkeypatch.setattr(report, "ROOT", tmp_path)
+    monkeypatch.setattr(files, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert report.provenance(quick)["commit"] == "unknown"
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -804,7 +804,7 @@ def test_table_page_says_where_its_numbers_come_from(cells, plan, tiny, artefact
     for text in ("made by the tests", "some GPU", "seed 3", "20 epochs of fine-tuning", torch.__version__, "20.00 ["):
         assert text in page
     path = report.save_markdown("table06", plan.settings, page)
-    assert path == report.RESULTS / "custom" / "table06.md"
+    assert path == files.RESULTS / "custom" / "table06.md"
     assert path.read_text(encoding="utf-8").startswith(report.CUSTOM)
 
 
@@ -890,7 +890,7 @@ def test_show_displays_with_the_text_alternative_writes_the_file_and_closes(monk
     report.show(figure, "a picture of nothing at all", "nothing", specs.load_profile("quick"))
     assert shown == [(figure, {"metadata": {"image/png": {"alt": "a picture of nothing at all"}}})]
     assert not plt.fignum_exists(figure.number)
-    content = (report.RESULTS / "quick" / "nothing.png").read_bytes()
+    content = (files.RESULTS / "quick" / "nothing.png").read_bytes()
     assert content.startswith(b"\x89PNG") and b"a picture of nothing at all" in content
 
 
@@ -900,8 +900,8 @@ def test_show_displays_with_the_text_alternative_writes_the_file_and_closes(monk
 @pytest.fixture
 def readme(monkeypatch, tmp_path) -> Path:
     path = tmp_path / "README.md"
-    path.write_text(f"# Title\n\nfirst é\n\n{report.START}\n\nold status\n\n{report.END}\n\nlast\n", encoding="utf-8")
-    monkeypatch.setattr(report, "README", path)
+    path.write_text(f"# Title\n\nfirst é\n\n{scoreboard.START}\n\nold status\n\n{scoreboard.END}\n\nlast\n", encoding="utf-8")
+    monkeypatch.setattr(scoreboard, "README", path)
     return path
 
 
@@ -909,8 +909,8 @@ def test_readme_changes_only_between_its_marks(readme, cells):
     report.write_record("table06_fashion_mnist", origin("cpu"), cells)
     report.write_readme()
     text = readme.read_text(encoding="utf-8")
-    assert text.startswith(f"# Title\n\nfirst é\n\n{report.START}\n") and text.endswith(f"\n{report.END}\n\nlast\n")
-    assert "old status" not in text and text.count(report.START) == text.count(report.END) == 1
+    assert text.startswith(f"# Title\n\nfirst é\n\n{scoreboard.START}\n") and text.endswith(f"\n{scoreboard.END}\n\nlast\n")
+    assert "old status" not in text and text.count(scoreboard.START) == text.count(scoreboard.END) == 1
     measured = len({c["claim"] for c in cells if c["claim"]})
     assert f"{measured} of {len(LEDGER)} printed numbers" in text and "87.85" in text
     assert report.readme_text() == text  # written again, nothing changes
@@ -923,7 +923,7 @@ def test_readme_before_anything_was_measured(readme):
     assert report.readme_text() == text
 
 
-@pytest.mark.parametrize("lost", [report.START, report.END])
+@pytest.mark.parametrize("lost", [scoreboard.START, scoreboard.END])
 def test_readme_without_its_marks_is_refused(readme, lost):
     readme.write_text(readme.read_text(encoding="utf-8").replace(lost, ""), encoding="utf-8")
     with pytest.raises(RecordError) as caught:

@@ -22,7 +22,7 @@ def test_half_the_width_is_a_quarter_of_the_operations():
 def test_a_plans_trainings_are_counted_once_with_their_parents():
     plan = specs.Plan(specs.load_grid("restarts_cifarconv"), specs.load_profile("cpu"))
     step = 3 * costs.forward_operations("cifarconv", 1.0, "cifar-10")
-    pretrained, tuned = 20 * 50_000, 2 * 10 * 100_000  # two fine-tunings over images and copies
+    pretrained, tuned = 20 * 50_000, 2 * 40 * 100_000  # two fine-tunings over images and copies
     assert costs.training_operations(plan) == pytest.approx(step * (pretrained + tuned))
 
 

@@ -40,6 +40,7 @@ from timing import race
 from torch import Tensor, nn
 
 from reprolib import attacks, data, models, patches, report, specs, training
+from reprolib.folding import folded
 from reprolib.autoattack import AutoAttack
 from reprolib.store import ROOT, Store
 
@@ -122,7 +123,8 @@ def autoattack(net: nn.Module, images: Tensor, labels: Tensor, eps: float, round
 
 
 def compilation(name: str, net: nn.Module, count: int, rounds: int) -> dict:
-    """Ten gradients with the network as it is and compiled (parameters frozen before); what compiling takes is not counted."""
+    """Ten gradients with the network as it is, compiled, and with its batch normalisation folded (parameters frozen before);
+    what compiling and folding take is not counted."""
     images, labels = random_images(count, net)
     compiled = torch.compile(net, dynamic=False)
 
@@ -132,7 +134,11 @@ def compilation(name: str, net: nn.Module, count: int, rounds: int) -> dict:
             torch.autograd.grad(F.cross_entropy(model(x), labels, reduction="sum"), x)
         return {"evaluations": 10 * count}
 
-    rows = race({"as it is": lambda: of(net), "torch.compile": lambda: of(compiled)}, rounds)
+    contestants = {"as it is": lambda: of(net), "torch.compile": lambda: of(compiled)}
+    if any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
+        without = folded(net)
+        contestants["batch normalisation folded"] = lambda: of(without)
+    rows = race(contestants, rounds)
     return {"job": f"ten gradients, {name}", "target": None, "size": f"{count} images", "rows": rows}
 
 

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from reprolib import attacks, data, devices, models, probes, training
 from reprolib.autoattack import STANDARD, AutoAttack, Probabilities
+from reprolib.folding import folded
 from reprolib.specs import ENSEMBLE, STANDARD_STEPS, Evaluation, Job, Plan
 from reprolib.store import Store, key
 
@@ -43,6 +44,8 @@ def artefact(spec: Evaluation, dataset: data.Dataset) -> str:
     if spec.attack.name not in ENSEMBLE and attacks.uses_bfloat16(spec.attack.loss, dataset.test.images.device):
         record["bfloat16"] = True
     code = CODE + models.code_of(spec.training.model)
+    if _is_deep(spec):
+        code += ("reprolib.folding",)
     if spec.attack.name in ENSEMBLE:
         code += ("reprolib.autoattack", "reprolib.autoattack_parts")
     return f"evaluation/{key('evaluation', record, dataset.checksum, code)}"
@@ -126,7 +129,13 @@ def _crafted(spec: Evaluation, dataset: data.Dataset, store: Store, progress: bo
     return torch.cat(parts)
 
 
+def _is_deep(spec: Evaluation) -> bool:
+    """Whether the network has batch normalisation."""
+    return spec.training.model in models.SCALABLE
+
+
 def _attack(spec: Evaluation, model: nn.Module) -> attacks.LinfAttack | AutoAttack:
+    model = folded(model) if _is_deep(spec) else model
     if spec.attack.name in ENSEMBLE:
         given = Probabilities(model) if spec.attack.loss == "probabilities" else model
         parts = STANDARD if spec.attack.name == "autoattack" else ("Square",)

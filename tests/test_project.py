@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     {"files", "specs", "claims", "contradictions", "store"},
     {"attacks", "slots", "devices", "patches", "models", "layers", "convnets", "deepnets", "data", "streams", "winograd",
-     "autoattack", "autoattack_parts", "probes"},
+     "autoattack", "autoattack_parts", "probes", "folding"},
     {"evaluation", "training", "ladder", "defenses"},
     {"measures", "records", "costs"},
     {"tables", "pictures"},

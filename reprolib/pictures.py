@@ -76,15 +76,10 @@ def plot_attacks(
                     if protocol == "sound":  # a bar of height 0 would look like a missing one
                         axis.text(place + 0.26, high + 1, f"{value:.1f}", ha="center", size=8, color=PALETTE[protocol])
         printed = [ledger.get(f"{prefix}.{attack}.{column}") for column in columns]
-        axis.plot(
-            [i for i, p in enumerate(printed) if p],
-            [p.printed for p in printed if p],
-            "D",
-            color=PALETTE["paper"],
-            markersize=6,
-            label="printed in the paper",
-            zorder=5,
-        )
+        known = [(place, claim.printed) for place, claim in enumerate(printed) if claim]
+        if known:
+            looks = {"color": PALETTE["paper"], "markersize": 6, "zorder": 5, "label": "printed in the paper"}
+            axis.plot(*zip(*known, strict=True), "D", **looks)
         axis.set(title=attack, xticks=range(len(columns)), xticklabels=columns, ylim=(0, 100))
         if len(columns) * axes.shape[1] > 12:  # names side by side would run into each other
             axis.tick_params(axis="x", rotation=60)

@@ -844,6 +844,12 @@ def test_plot_attacks_takes_a_single_attack(cells):
     assert len(report.plot_attacks(cells, list(COLUMNS), EPOCHS, ["FGSM"], "T6").axes[0].patches) == 9
 
 
+@pytest.mark.parametrize("table, says", [("T6", True), ("CIFARconv", False)])
+def test_the_legend_names_the_paper_only_where_it_prints_something(cells, table, says):
+    (legend,) = report.plot_attacks(cells, list(COLUMNS), EPOCHS, list(ATTACKS), table).legends
+    assert ("printed in the paper" in [text.get_text() for text in legend.get_texts()]) == says
+
+
 def test_plot_epochs_has_a_point_per_epoch(epoch_cells, plan):
     axis = report.plot_epochs(report.named(plan, epoch_cells), plan).axes[0]
     ours = {container.get_label(): container.lines[0] for container in axis.containers}

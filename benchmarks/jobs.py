@@ -40,8 +40,8 @@ from timing import race
 from torch import Tensor, nn
 
 from reprolib import attacks, data, models, patches, report, specs, training
-from reprolib.folding import folded
 from reprolib.autoattack import AutoAttack
+from reprolib.folding import folded
 from reprolib.store import ROOT, Store
 
 ALPHA_SHARE = 0.1  # of eps, a step

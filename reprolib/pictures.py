@@ -43,7 +43,7 @@ def plot_attacks(
     """One panel per attack: the paper's number, ours under `probabilities`, and the sound robust accuracy."""
     ledger = claims.load_claims()
     figure, axes = plt.subplots(
-        2, (len(attacks) + 1) // 2, figsize=(12, 7), sharey=True, squeeze=False, layout="constrained"
+        2, (len(attacks) + 1) // 2, figsize=(12, 7), sharex=True, sharey=True, squeeze=False, layout="constrained"
     )
     bars = [
         ("probabilities", "last", "measured, loss from clipped probabilities, last iterate"),
@@ -85,6 +85,9 @@ def plot_attacks(
             axis.tick_params(axis="x", rotation=60)
     for axis in axes[:, 0]:
         axis.set_ylabel("accuracy under attack (%)")
+    if len(attacks) % 2:  # the place below the last panel is empty, so that panel has the networks' names itself
+        axes[1, -1].remove()
+        axes[0, -1].tick_params(labelbottom=True)
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     return figure
@@ -124,7 +127,7 @@ def plot_ensemble(cells: list[dict], plans: dict[str, Plan]) -> Figure:
             axis.plot(place + 0.3, printed.printed, "D", color=PALETTE["paper"], label=label, zorder=5)
     axis.set(
         xticks=range(len(networks)),
-        xticklabels=[f"{plan.grid.model}\n{column}" for plan, column in networks],
+        xticklabels=[f"{plan.model_name}\n{column}" for plan, column in networks],
         ylabel="test images (%)",
         ylim=(0, 112),
     )

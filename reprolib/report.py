@@ -62,6 +62,7 @@ from reprolib.tables import (
     number,
     parts_table,
     save_markdown,
+    scale,
     summary,
     table,
     table_page,

@@ -154,7 +154,7 @@ def _table_status(profile: str, notebook: str, plan: Plan, cells: list[dict]) ->
     epochs = {column: epoch for column, (_, epoch) in plan.networks.items()}
     short = summary(cells, list(plan.networks), epochs, plan.grid.rows(), plan.grid.table)
     return [
-        f"**{title(plan)}, {plan.grid.model}** ([{profile} profile](results/{profile}/{notebook}.md), "
+        f"**{title(plan)}, {plan.model_name}** ([{profile} profile](results/{profile}/{notebook}.md), "
         f"accuracy in %, {plan.test_size:,} test images, {plan.settings.finetune_epochs} epochs of fine-tuning):",
         short.to_markdown(index=False, disable_numparse=True),
     ]

@@ -364,6 +364,12 @@ class Plan:
         self.ensemble_jobs = self._ensemble_jobs()
         self.sweep_jobs = self._sweep_jobs()
 
+    @property
+    def model_name(self) -> str:
+        """The network's name for people, with its width where that is reduced."""
+        width = self.pretraining.width
+        return self.grid.model if width == 1 else f"{self.grid.model} (width {width:g})"
+
     def _training(self, recipe: Recipe, seed: int, **fields) -> Training:
         return Training(
             dataset=self.dataset,

@@ -24,6 +24,16 @@ def banner(settings: Settings) -> str:
     return {"quick": BANNER, "custom": CUSTOM}.get(settings.folder, "")
 
 
+def scale(settings: Settings, plan: Plan) -> str:
+    """What a run is made of, in Markdown: the banner where one is due, then sizes, epochs and what was reduced."""
+    train_size = plan.train_size or specs.SIZES[plan.dataset][0]
+    run = (
+        f"Profile **{settings.folder}**: {plan.model_name} on {plan.dataset}, {train_size:,} training and "
+        f"{plan.test_size:,} test images, {_trained(plan, plan.settings.finetune_epochs)}."
+    )
+    return "\n\n".join(filter(None, [banner(settings), run]))
+
+
 def frame(cells: list[dict]) -> pd.DataFrame:
     return pd.DataFrame(cells)
 
@@ -160,7 +170,7 @@ def ensemble_table(cells: list[dict], plans: dict[str, Plan]) -> pd.DataFrame:
             printed = ledger.get(f"{plan.grid.ensemble.claims}.{rest}")
             rows.append(
                 {
-                    "network": f"{plan.grid.model}, {column}",
+                    "network": f"{plan.model_name}, {column}",
                     "images": str(found["Clean", "clean"]["n"]),
                     "clean": number(found["Clean", "clean"]),
                     "paper: AutoAttack": f"{printed.printed:.2f}" if printed else "",
@@ -180,7 +190,7 @@ def parts_table(cells: list[dict], plans: dict[str, Plan]) -> pd.DataFrame:
             for protocol, given in (("sound", "logits"), ("probabilities", "probabilities")):
                 found = {c["row"]: c for c in of(plan, cells) if (c["column"], c["protocol"]) == (column, protocol)}
                 shares = {f"broken by {part}": f"{found[f'broken by {part}']['value']:.2f}" for part in STANDARD}
-                rows.append({"network": f"{plan.grid.model}, {column}", "given": given, **shares})
+                rows.append({"network": f"{plan.model_name}, {column}", "given": given, **shares})
     return pd.DataFrame(rows)
 
 
@@ -258,7 +268,7 @@ def table_page(cells: list[dict], plan: Plan, origin: dict) -> str:
     epochs = {column: epoch for column, (_, epoch) in plan.networks.items()}
     return "\n\n".join(
         [
-            f"# {title(plan)}: {plan.grid.model} on {plan.grid.dataset}",
+            f"# {title(plan)}: {plan.model_name} on {plan.grid.dataset}",
             "Accuracy in %, with 95 % Wilson intervals; `images` is the number of test images behind a row. "
             + source_line(plan, origin, plan.settings.finetune_epochs),
             markdown(table(cells, columns, epochs, plan.grid.rows(), plan.grid.table)),
@@ -271,7 +281,7 @@ def epochs_page(cells: list[dict], plans: dict[str, Plan], origins: list[dict]) 
     parts = ["# Table 11: along the epochs of fine-tuning", "Accuracy in %, with 95 % Wilson intervals."]
     for plan, origin in zip(plans.values(), origins, strict=True):
         parts += [
-            f"## {plan.grid.model} on {plan.grid.dataset}",
+            f"## {plan.model_name} on {plan.grid.dataset}",
             f"{plan.test_size:,} test images. " + source_line(plan, origin, plan.settings.ablation_epochs),
             markdown(epochs_table(cells, plan)),
         ]
@@ -295,8 +305,7 @@ def source_line(plan: Plan, origin: dict, epochs: int) -> str:
     seconds = ", ".join(f"{name} {value:,.0f} s" for name, value in origin["seconds"].items())
     return (
         f"{origin['data']['name']} ({origin['data']['source']}, {origin['data']['variant']}), "
-        f"{_reduced(plan)}{epochs} epochs of fine-tuning after {_pretraining(plan)}, "
-        f"seed {plan.settings.seed}. Device: {'; '.join(origin['devices'])}. Computing time: {seconds}. "
+        f"{_reduced(plan)}{_trained(plan, epochs)}, seed {plan.settings.seed}. Device: {'; '.join(origin['devices'])}. Computing time: {seconds}. "
         f"torch {origin['torch']}, commit {origin['commit'][:10]}."
     )
 
@@ -307,16 +316,24 @@ def _reduced(plan: Plan) -> str:
     return "" if width == 1 else f"**{width:g} of the network's channels**, "
 
 
+def _trained(plan: Plan, epochs: int) -> str:
+    return f"{_epochs(epochs)} of fine-tuning after {_pretraining(plan)}"
+
+
 def _pretraining(plan: Plan) -> str:
     epochs, target = plan.settings.pretrain_epochs, plan.pretraining.target
     if target is None:
-        return f"{epochs} of pre-training"
-    return (
-        f"pre-training to {target:g} % of clean test accuracy within {training.NEAR:g} points ({epochs} epochs at most)"
-    )
+        return f"{_epochs(epochs)} of pre-training"
+    near = f"within {training.NEAR:g} points ({_epochs(epochs)} at most)"
+    return f"pre-training to {target:g} % of clean test accuracy {near}"
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'' if count == 1 else 's'}"
 
 
 def title(plan: Plan) -> str:
-    """The paper's table, or what else the grid says it is: T3.VGG16 -> Table 3."""
+    """The paper's table or figure, or what else the grid says it is: T3.VGG16 -> Table 3, F3 -> Figure 3."""
     name = plan.grid.table.split(".")[0]
-    return f"Table {name[1:]}" if name[1:].isdigit() else name
+    kind = {"T": "Table", "F": "Figure"}.get(name[0])
+    return f"{kind} {name[1:]}" if kind and name[1:].isdigit() else name

@@ -816,6 +816,26 @@ def test_banner():
         assert report.save_markdown("page", specs.load_profile(profile), "body").read_text(encoding="utf-8") == text
 
 
+@pytest.mark.parametrize("profile", ["quick", "cpu", "paper"])
+@pytest.mark.parametrize("name", ["table03_vgg16", "figure03_optimizer", "restarts_cifarconv"])
+def test_every_table_says_what_was_reduced(name, profile):
+    """Width, images and epochs, above the table in its notebook; a narrower network's name says so wherever it stands."""
+    settings = specs.load_profile(profile)
+    plan = specs.Plan(specs.load_grid(name), settings)
+    text = report.scale(settings, plan)
+    assert text.startswith(report.BANNER) == (profile == "quick") and f"Profile **{profile}**" in text
+    width, epochs = plan.pretraining.width, plan.settings.finetune_epochs
+    assert (f"(width {width:g})" in text) == (f"(width {width:g})" in plan.model_name) == (width != 1)
+    assert f" {plan.test_size:,} test images" in text and f" {epochs} epoch{'s' * (epochs > 1)} of fine-tuning" in text
+    assert f" {settings.cifar_train_size:,} training" in text
+
+
+@pytest.mark.parametrize("name, title", [("table03_vgg16", "Table 3"), ("figure03_optimizer", "Figure 3"),
+                                         ("restarts_cifarconv", "CIFARconv"), ("table03_resnet20", "ResNet-20")])
+def test_titles(name, title):
+    assert report.title(specs.Plan(specs.load_grid(name), specs.load_profile("quick"))) == title
+
+
 def test_table_of_the_attacks_covers_table_2():
     table = report.attack_table()
     assert len(table) == sum(len(specs.attacks_of(d)) for d in ("cifar-10", "fashion-mnist", "imagenet-subset"))
@@ -842,6 +862,21 @@ def test_plot_attacks_has_a_bar_per_number_and_a_mark_per_printed_one(cells):
 
 def test_plot_attacks_takes_a_single_attack(cells):
     assert len(report.plot_attacks(cells, list(COLUMNS), EPOCHS, ["FGSM"], "T6").axes[0].patches) == 9
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_plot_attacks_names_the_networks_below_the_lowest_panel_of_each_column(cells, count):
+    figure = report.plot_attacks(cells, list(COLUMNS), EPOCHS, list(ATTACKS)[:count], "T6")
+    assert len(figure.axes) == count
+    figure.canvas.draw()
+    lowest = {}
+    for axis in figure.axes:
+        left, bottom = axis.get_position().x0, axis.get_position().y0
+        if left not in lowest or bottom < lowest[left].get_position().y0:
+            lowest[left] = axis
+    for axis in figure.axes:
+        named = [label.get_text() for label in axis.get_xticklabels() if label.get_visible()]
+        assert named == (list(COLUMNS) if axis in lowest.values() else [])
 
 
 @pytest.mark.parametrize("table, says", [("T6", True), ("CIFARconv", False)])

@@ -114,19 +114,25 @@ CHUNK = 500  # adversarial images that a killed transfer attack may lose
 
 
 def _crafted(spec: Evaluation, dataset: data.Dataset, store: Store, progress: bool) -> Tensor:
-    """The attack's last iterates, float32 [size, C, H, W], made once for all the networks that they are shown to."""
+    """The attack's last iterates, float32 [size, C, H, W], made once for all the networks that they are shown to.
+
+    Processes that want the same ones share the work: what another one is busy with is left for later.
+    """
     name = artefact(spec, dataset).replace("evaluation/", "adversarial/")
     attack = _attack(spec, training.checkpoint(spec.training, spec.epoch, dataset, store).model)
-    parts = []
-    for start in tqdm(range(0, spec.size, CHUNK), desc="adversarial images", disable=not progress):
-        ids = torch.arange(start, min(start + CHUNK, spec.size), device=dataset.test.images.device)
-        part = f"{name}/{start:06d}"
-        with store.lock(part):
-            if not store.has(part):
-                found = attack.run(dataset.test.images[ids].float() / 255, dataset.test.labels[ids], ids).adversarial
-                store.save(part, {"adversarial": found}, {"spec": spec.content()})
-            parts.append(store.load(part, device=ids.device)[0]["adversarial"])
-    return torch.cat(parts)
+    device = dataset.test.images.device
+    chunks = torch.arange(spec.size, device=device).split(CHUNK)
+    parts = {f"{name}/{int(ids[0]):06d}": ids for ids in chunks}
+    for wait in (False, True):
+        missing = {part: ids for part, ids in parts.items() if not store.has(part)}
+        for part, ids in tqdm(missing.items(), desc="adversarial images", disable=not progress or not missing):
+            with store.lock(part, wait=wait) as held:
+                if held and not store.has(part):
+                    images, labels = dataset.test.images[ids].float() / 255, dataset.test.labels[ids]
+                    store.save(
+                        part, {"adversarial": attack.run(images, labels, ids).adversarial}, {"spec": spec.content()}
+                    )
+    return torch.cat([store.load(part, device=device)[0]["adversarial"] for part in parts])
 
 
 def _is_deep(spec: Evaluation) -> bool:

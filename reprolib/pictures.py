@@ -82,7 +82,7 @@ def plot_attacks(
             axis.plot(*zip(*known, strict=True), "D", **looks)
         axis.set(title=attack, xticks=range(len(columns)), xticklabels=columns, ylim=(0, 100))
         if len(columns) * axes.shape[1] > 12:  # names side by side would run into each other
-            axis.tick_params(axis="x", rotation=60)
+            plt.setp(axis.get_xticklabels(), rotation=60, ha="right", rotation_mode="anchor")  # they end at their bars
     for axis in axes[:, 0]:
         axis.set_ylabel("accuracy under attack (%)")
     if len(attacks) % 2:  # the place below the last panel is empty, so that panel has the networks' names itself

@@ -102,17 +102,23 @@ class Store:
         return {k: v.to(device) for k, v in tensors.items()}, meta
 
     @contextlib.contextmanager
-    def lock(self, name: str):
-        """Hold artefact `name` for this process; a second process waits here, then finds the work done."""
+    def lock(self, name: str, *, wait: bool = True):
+        """Hold artefact `name` for this process; a second process waits here, then finds the work done.
+
+        Gives True; without `wait`, False where another process holds the artefact.
+        """
         path = self.root / f"{name}.lock"
         make_folder(path.parent)
         lock = filelock.FileLock(path)
         try:
-            lock.acquire()
+            lock.acquire(blocking=wait)
+        except filelock.Timeout:
+            yield False
+            return
         except OSError as error:  # a read-only disk is no PermissionError
             raise StoreError(unwritable(path, error)) from None
         try:
-            yield
+            yield True
         finally:
             lock.release()
 

@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import threading
+import time
 
 import pytest
 import torch
@@ -320,6 +322,21 @@ def test_adversarial_images_are_made_once_for_all_networks_and_after_a_kill_not_
     before = Small.seen
     attacked(transferred(), tiny, store)
     assert Small.seen - before < first - 50
+
+
+def test_who_wants_the_same_adversarial_images_makes_what_nobody_else_is_making(tiny, store, monkeypatch):
+    monkeypatch.setattr(evaluation, "CHUNK", 50)
+    parts = [f"{evaluation.artefact(transferred().crafting(), tiny).replace('evaluation', 'adversarial')}/{start:06d}"
+             for start in (0, 50, 100)]
+    worker = threading.Thread(target=evaluation.evaluate, args=(transferred(), tiny, store), kwargs={"progress": False})
+    with store.lock(parts[0]):  # as another process that is at work on it
+        worker.start()
+        deadline = time.monotonic() + 60
+        while not all(map(store.has, parts[1:])) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert [store.has(part) for part in parts] == [False, True, True] and worker.is_alive()
+    worker.join(60)
+    assert all(map(store.has, parts)) and store.has(evaluation.artefact(transferred(), tiny))
 
 
 @pytest.mark.parametrize("changed", [{"source_epoch": EPOCH}, {"source": TRAINED.model_copy(update={"seed": 1})}])

@@ -403,6 +403,19 @@ def test_a_killed_process_holds_no_lock(store, processes):
         store.save("a", {}, {})
 
 
+def test_who_does_not_wait_is_told_that_another_process_holds_it(store, processes):
+    held = processes.Event()
+    process = processes.Process(target=hold, args=(store.root, held))
+    process.start()
+    assert held.wait(60)
+    with store.lock("a", wait=False) as mine:
+        assert not mine
+    process.kill()
+    process.join()
+    with store.lock("a", wait=False) as mine:
+        assert mine
+
+
 def test_other_artefacts_are_not_locked(store):
     with store.lock("kind/a"), store.lock("kind/b"):
         pass

@@ -799,6 +799,12 @@ def test_epochs_table(epoch_cells, plan):
     assert all(text.startswith("25.00") for text in table["saturated"])
 
 
+@pytest.mark.parametrize("prefix, printed", [("T6", ["Clean", *ATTACKS]), ("Restarts", [])])
+def test_the_paper_has_a_row_only_where_it_prints_something(cells, prefix, printed):
+    table = report.table(cells, list(COLUMNS), EPOCHS, list(ATTACKS), prefix)
+    assert table["attack"][table["protocol"] == "paper"].tolist() == printed
+
+
 def test_table_page_says_where_its_numbers_come_from(cells, plan, tiny, artefacts):
     page = report.table_page(cells, plan, report.provenance(plan.settings, plan, tiny, artefacts))
     for text in ("made by the tests", "some GPU", "seed 3", "20 epochs of fine-tuning", torch.__version__, "20.00 ["):
@@ -831,7 +837,7 @@ def test_every_table_says_what_was_reduced(name, profile):
 
 
 @pytest.mark.parametrize("name, title", [("table03_vgg16", "Table 3"), ("figure03_optimizer", "Figure 3"),
-                                         ("restarts_cifarconv", "CIFARconv"), ("table03_resnet20", "ResNet-20")])
+                                         ("restarts_cifarconv", "Restarts"), ("table03_resnet20", "ResNet-20")])
 def test_titles(name, title):
     assert report.title(specs.Plan(specs.load_grid(name), specs.load_profile("quick"))) == title
 
@@ -879,7 +885,7 @@ def test_plot_attacks_names_the_networks_below_the_lowest_panel_of_each_column(c
         assert named == (list(COLUMNS) if axis in lowest.values() else [])
 
 
-@pytest.mark.parametrize("table, says", [("T6", True), ("CIFARconv", False)])
+@pytest.mark.parametrize("table, says", [("T6", True), ("Restarts", False)])
 def test_the_legend_names_the_paper_only_where_it_prints_something(cells, table, says):
     (legend,) = report.plot_attacks(cells, list(COLUMNS), EPOCHS, list(ATTACKS), table).legends
     assert ("printed in the paper" in [text.get_text() for text in legend.get_texts()]) == says

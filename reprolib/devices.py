@@ -6,10 +6,10 @@ import torch
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 pays: CUDA from Ampere on, and CPUs with AMX tiles (elsewhere float32 is faster)."""
+    """Whether bfloat16 pays: CUDA from Ampere on, and CPUs that multiply it (AMX or AVX-512; others are slower with it)."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
-    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def device_name(device: torch.device) -> str:

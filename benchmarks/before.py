@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -23,8 +22,6 @@ COLUMNS = ("undefended", "7-P1", "no patches")
 class Checkout:
     """A commit's files in a folder of their own; its code is run in processes that import nothing else.
 
-    Tables 9 and 11 are narrowed to the networks of Table 6, which is what they showed before.
-
     Raises SystemExit when the commit is not in the repository, as in a shallow clone.
     """
 
@@ -35,9 +32,6 @@ class Checkout:
         if found.returncode:
             sys.exit(f"error: this clone has no commit {commit}; fetch the whole history: git fetch --unshallow")
         subprocess.run(["tar", "-x", "-C", self.path], input=found.stdout, check=True)
-        for view in ("table09_autoattack", "table11_epochs"):
-            path = self.path / f"params/tables/{view}.yaml"
-            path.write_text(re.sub(r"grids: .*", "grids: [table06_fashion_mnist]", path.read_text()))
 
     def quick_batch(self) -> dict:
         """Every notebook of the quick profile, one after the other, from an empty store."""

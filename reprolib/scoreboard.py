@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reprolib import claims, costs, files, ladder, specs
-from reprolib.measures import JUDGED, PROTOCOLS, of
+from reprolib.measures import JUDGED, PROTOCOLS
 from reprolib.pictures import PALETTE
 from reprolib.records import RecordError, records
 from reprolib.specs import Plan
@@ -141,9 +141,10 @@ def readme_status() -> str:
                 parts += _table_status(profile, notebook, plan, record["cells"])
         elif notebook in specs.view_names() and specs.load_view(notebook).shows == "ensemble":
             plans = specs.load_view(notebook).plans(specs.load_profile(profile))
-            plans = {name: plan for name, plan in plans.items() if of(plan, record["cells"])}  # what has been run
+            networks = ", ".join(plan.model_name for plan in plans.values())
             parts += [
-                f"**Table 9** ([{profile} profile](results/{profile}/{notebook}.md), accuracy in %, standard AutoAttack):",
+                f"**Table 9, {networks}** ([{profile} profile](results/{profile}/{notebook}.md), accuracy in %, "
+                "standard AutoAttack):",
                 ensemble_table(record["cells"], plans).to_markdown(index=False, disable_numparse=True),
             ]
     parts += ["**What the `paper` profile would take.** " + costs.page("paper")]

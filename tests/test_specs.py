@@ -367,7 +367,9 @@ def test_table_9_takes_the_tables_networks_under_autoattack_with_both_outputs_an
     assert {job.evaluation.size for job in Plan(TABLE06, changed(LARGE, autoattack_size=10**6)).ensemble_jobs} == {10_000}
 
 
-@pytest.mark.parametrize("name, shows", [("table09_autoattack", "ensemble_jobs"), ("table11_epochs", "epoch_jobs")])
+@pytest.mark.parametrize("name, shows", [
+    ("table09_autoattack", "ensemble_jobs"), ("table09_vgg16", "ensemble_jobs"), ("table09_resnet50", "ensemble_jobs"),
+    ("table11_epochs", "epoch_jobs"), ("table11_vgg16", "epoch_jobs")])
 def test_tables_about_other_tables_networks(name, shows):
     view = load_view(name)
     plans = view.plans(LARGE)

@@ -38,7 +38,7 @@ class AttackResult:
     next_run: int16, the next run that is due; equal to the number of runs when nothing is left to do.
     adversarial: float32 [B, C, H, W], a misclassified image within the ball where one was found (under the decision
         rule), else the last run's last iterate.
-    calls: model evaluations spent, all images together.
+    calls: model evaluations spent, all images together; without those that ask again in float32, see `Gradients`.
     """
 
     correct: Tensor

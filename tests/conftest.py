@@ -10,6 +10,8 @@ from torch import nn
 from reprolib import attacks, data
 
 torch.set_num_threads(1)  # the same sums in the same order everywhere, and no fight over the cores
+# and in float32 everywhere, also on a machine with bfloat16 units: a test of bfloat16 asks for it
+torch.cpu._is_amx_tile_supported = torch.cpu._is_avx512_bf16_supported = lambda: False
 
 
 def tiny_dataset(train: int = 256, test: int = 128) -> data.Dataset:

@@ -205,6 +205,20 @@ def test_more_epochs_later_extend_the_run(spec, tiny, store, whole, steps):
     assert_same_run(spec, tiny, store, whole)
 
 
+def test_training_in_bfloat16_keeps_float32_weights_and_goes_on_where_it_was(tiny, store, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "has_fast_bfloat16", lambda device: True)
+    training.train(PLAIN, [EPOCHS], tiny, store, progress=False)
+    in_parts = Store(tmp_path / "in parts")
+    for epoch in (1, EPOCHS):
+        training.train(PLAIN, [epoch], tiny, in_parts, progress=False)
+    found = weights(PLAIN, EPOCHS, tiny, store)
+    assert identical(found, weights(PLAIN, EPOCHS, tiny, in_parts))
+    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
+    exact = weights(PLAIN, EPOCHS, tiny, whole)
+    assert not identical(found, exact), "it is another arithmetic"
+    assert all(torch.allclose(found[name], exact[name], atol=0.05) for name in exact), "though not by much"
+
+
 def test_an_epoch_before_the_last_one_can_be_asked_for_later(tiny, store, whole):
     training.train(PLAIN, [2], tiny, store, progress=False)
     training.train(PLAIN, [1], tiny, store, progress=False)

@@ -17,11 +17,12 @@ from reprolib.tables import ensemble_table, number, summary, title
 def scoreboard(found: dict[tuple[str, str], dict] | None = None) -> pd.DataFrame:
     """One row per claim and protocol that was measured, and one per claim that was not: printed, measured, verdict.
 
-    A protocol whose attack fails its sanity ladder in a record earns no verdict there (ladder.py).
+    A protocol whose attack fails its sanity ladder in a record earns no verdict there (ladder.py). Of several records that
+    answer a claim the paper profile's counts, and within a profile the first reading's.
     """
     ledger, found = claims.load_claims(), records() if found is None else found
     measured: dict[tuple[str, str], tuple[str, str, dict]] = {}
-    for (profile, notebook), record in found.items():
+    for (profile, notebook), record in sorted(found.items(), key=lambda item: _rank(*item[0])):
         for entry in record["cells"]:
             judged = JUDGED.get(entry["protocol"], "never") == entry["decision"] or entry["row"] == "AutoAttack"
             if entry["claim"] and judged:
@@ -53,6 +54,10 @@ def scoreboard(found: dict[tuple[str, str], dict] | None = None) -> pd.DataFrame
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _rank(profile: str, notebook: str) -> tuple[bool, bool]:
+    return profile != "paper", notebook in specs.grid_names() and specs.load_grid(notebook).second_reading
 
 
 def _measured(entry: dict | None) -> claims.Measured | None:

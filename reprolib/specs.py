@@ -287,6 +287,7 @@ class Grid(Record):
     transfer_from: str | None = None  # column whose network's adversarial images the others are shown
     ensemble: Ensemble | None = None
     sweep: Sweep | None = None
+    second_reading: bool = False  # of what another grid reads first: its verdicts count until that one has been run
     study: bool = False  # whether it is about curves over epochs and seeds, and no table of the paper
     spares_last: list[Loss] = []  # losses judged by any iterate alone, which costs far less
     knobs: dict[str, str] = {}  # a setting -> the setting that stands for it here

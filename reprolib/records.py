@@ -45,6 +45,7 @@ def provenance(
         "seeds": sorted({job.evaluation.training.seed for job in jobs or []} | {settings.seed}),
         "torch": torch.__version__,
         "torchattacks": version("torchattacks"),
+        "pretraining": [],  # where it has a target: its last epoch
         "devices": [],
         "data": {},
         "seconds": {},
@@ -61,6 +62,9 @@ def provenance(
         checkpoints = [training.checkpoint(e.training, e.epoch, dataset, artefacts) for e in last.values()]
         evaluations = {evaluation.artefact(job.evaluation, dataset): job.evaluation for job in jobs}
         outcomes = [evaluation.outcome(spec, dataset, artefacts) for spec in evaluations.values()]
+        if plan.pretraining.target is not None:
+            parent = training.checkpoint(plan.pretraining, plan.settings.pretrain_epochs, dataset, artefacts)
+            origin["pretraining"] = [parent.history[-1]]
         origin["devices"] = sorted({found.device for found in [*checkpoints, *outcomes]})
         origin["seconds"] = {
             "training": round(sum(c.seconds for c in checkpoints), 1),
@@ -74,6 +78,7 @@ def merged(origins: list[dict]) -> dict:
     together = dict(origins[0])
     together["devices"] = sorted({device for origin in origins for device in origin["devices"]})
     together["data"] = {k: "; ".join(origin["data"][k] for origin in origins) for k in origins[0]["data"]}
+    together["pretraining"] = [epoch for origin in origins for epoch in origin["pretraining"]]
     together["seconds"] = {k: round(sum(o["seconds"][k] for o in origins), 1) for k in origins[0]["seconds"]}
     return together
 

@@ -305,9 +305,18 @@ def source_line(plan: Plan, origin: dict, epochs: int) -> str:
     seconds = ", ".join(f"{name} {value:,.0f} s" for name, value in origin["seconds"].items())
     return (
         f"{origin['data']['name']} ({origin['data']['source']}, {origin['data']['variant']}), "
-        f"{_reduced(plan)}{_trained(plan, epochs)}, seed {plan.settings.seed}. Device: {'; '.join(origin['devices'])}. Computing time: {seconds}. "
+        f"{_reduced(plan)}{_trained(plan, epochs)}{_missed(plan, origin)}, seed {plan.settings.seed}. "
+        f"Device: {'; '.join(origin['devices'])}. Computing time: {seconds}. "
         f"torch {origin['torch']}, commit {origin['commit'][:10]}."
     )
+
+
+def _missed(plan: Plan, origin: dict) -> str:
+    """What a reader must know of a parent that is not as accurate as it was meant to be."""
+    if plan.pretraining.target is None:
+        return ""
+    (last,) = origin["pretraining"]
+    return "" if last.get("rests") else f", **which was missed: it came to {last['clean']:.2f} %**"
 
 
 def _reduced(plan: Plan) -> str:

@@ -21,7 +21,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from scipy import stats  # noqa: E402
 
-from reprolib import claims, evaluation, files, ladder, models, report, scoreboard, specs, training  # noqa: E402
+from reprolib import claims, evaluation, files, ladder, models, report, scoreboard, specs, tables, training  # noqa: E402
 from reprolib import store as store_module  # noqa: E402
 from reprolib.report import RecordError  # noqa: E402
 from reprolib.store import Store, StoreError  # noqa: E402
@@ -487,6 +487,15 @@ def test_pages_of_tables_9_and_11(ensemble_cells, epoch_cells, plan, tiny, artef
     whole = {name: specs.Plan(plan.grid, plan.settings.model_copy(update={"steps": 100})) for name, plan in plans.items()}
     origins = [report.provenance(settings, plan, tiny, artefacts, plan.ensemble_jobs)]
     assert "The standard AutoAttack" in report.ensemble_page(ensemble_cells, whole, origins)
+
+
+@pytest.mark.parametrize("last, said", [({"clean": 88.15}, "missed: it came to 88.15 %"), ({"clean": 91.5, "rests": True}, None)])
+def test_a_page_says_when_the_pretraining_missed_its_target(last, said):
+    plan = specs.Plan(specs.load_grid("table03_resnet20"), specs.load_profile("cpu"))
+    origin = {"data": {"name": "n", "source": "s", "variant": "v"}, "pretraining": [last], "devices": [], "seconds": {},
+              "torch": "", "commit": ""}
+    line = tables.source_line(plan, origin, 10)
+    assert "pre-training to 91.81 %" in line and ("missed" in line) == (said is not None) and (said or "") in line
 
 
 @pytest.fixture(scope="module")

@@ -46,15 +46,14 @@ def main() -> None:
 
 
 def save(done: list[dict], rounds: int, *, keep: bool) -> None:
-    """Write the results; with `keep`, jobs that were not run again stay as they were."""
+    """Write the results; with `keep`, jobs that were not run again stay as they were, on the device that ran them."""
     path = RESULTS / DEVICE.type
-    done = [found | {"commit": report.commit()} for found in done]
+    done = [found | {"commit": report.commit(), "device": devices.device_name(DEVICE)} for found in done]
     if keep and path.with_suffix(".json").exists():
         again = {found["job"]: found for found in done}
         before = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["jobs"]
         done = [again.pop(found["job"], found) for found in before] + list(again.values())
     machine = {
-        "device": devices.device_name(DEVICE),
         "machine": platform.machine(),
         "rounds": rounds,
         **{
@@ -75,7 +74,8 @@ def page(machine: dict, done: list[dict]) -> str:
     commits = ", ".join(dict.fromkeys(job["commit"][:10] for job in done))
     lines = [
         "# Benchmarks",
-        f"`make bench` on {about}; commit {commits}.",
+        f"`make bench` on {about}; commit {commits}. The device's last word is the precision that is fast there: where it is "
+        "float32, there are no units for bfloat16.",
         "Ratio: the other's time (memory) over that of the first, ours; the median of the rounds, their lowest and highest in "
         "brackets. Robust accuracy in percent of the images.",
     ]
@@ -86,6 +86,7 @@ def page(machine: dict, done: list[dict]) -> str:
         rows.append(
             {
                 "job": f"{job['job']} ({job['size']})",
+                "device": job["device"],
                 "against": row["who"],
                 "seconds, ours": _seconds(job["rows"][0]),
                 "seconds, theirs": _seconds(row),

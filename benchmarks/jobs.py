@@ -154,6 +154,33 @@ def precision(name: str, net: nn.Module, images: Tensor, labels: Tensor, eps: fl
     return {"job": f"precision of the gradients, {name}, {loss}", "target": None, "size": size, "rows": rows}
 
 
+def training_precision(name: str, width: float, steps: int, rounds: int) -> dict:
+    """Training steps of one of CIFAR-10's networks in float32 and in bfloat16, as `training` takes them."""
+    generator = torch.Generator().manual_seed(4)
+    images = torch.rand(128, 3, 32, 32, generator=generator).to(DEVICE)
+    labels = torch.randint(0, 10, (128,), generator=generator).to(DEVICE)
+
+    def of(bfloat16: bool) -> dict:
+        net = models.build(name, width=width).to(DEVICE).train()
+        optimizer = torch.optim.RMSprop(net.parameters(), lr=1e-3, alpha=0.9, eps=1e-7)
+        for _ in range(steps):
+            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=bfloat16):
+                logits = net(images)
+            loss = F.cross_entropy(logits.float(), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return {"images": steps * len(images)}
+
+    rows = race({"float32": lambda: of(False), "bfloat16": lambda: of(True)}, rounds)
+    return {
+        "job": f"precision of training, {name}",
+        "target": None,
+        "size": f"width {width:g}, {steps} steps of 128 images",
+        "rows": rows,
+    }
+
+
 def operations(count: int, rounds: int) -> list[dict]:
     """A random operation on the central 7x7 patch of each 32x32 image; the peers do without those that they lack."""
     generator = torch.Generator().manual_seed(3)
@@ -330,6 +357,8 @@ def _precision(images: Callable[[int], int], rounds: int):
         eps = 0.3 if net is saturated else radius_for(net, *shown, 46)
         for loss in ("margin", "logits"):
             yield precision(name, net, *shown, eps, loss, 1)
+    yield training_precision("vgg16", 0.25, images(20), rounds)
+    yield training_precision("resnet20", 1.0, images(20), rounds)
 
 
 def _quick_batch(images: Callable[[int], int], rounds: int):

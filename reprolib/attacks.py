@@ -194,7 +194,7 @@ class _SignSteps:
 def uses_bfloat16(loss: str, device: torch.device) -> bool:
     """Whether gradients are taken in bfloat16: where that is fast, and only of `margin`.
 
-    In `make bench` margin finds with it what it finds in float32. On saturated networks `logits` finds less, because its
+    In `make bench` margin never finds less with it than in float32. On saturated networks `logits` finds less, because its
     tiny gradients are rounded away; and what float32 rounds away is the very subject of `probabilities`.
     """
     return loss == "margin" and devices.has_fast_bfloat16(device)

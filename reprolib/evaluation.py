@@ -41,8 +41,6 @@ def artefact(spec: Evaluation, dataset: data.Dataset) -> str:
     record = spec.content() | {"checkpoint": training.artefact(spec.training, dataset)}
     if spec.source:
         record["source_checkpoint"] = training.artefact(spec.source, dataset)
-    if spec.attack.name not in ENSEMBLE and attacks.uses_bfloat16(spec.attack.loss, dataset.test.images.device):
-        record["bfloat16"] = True
     code = CODE + models.code_of(spec.training.model)
     if _is_deep(spec):
         code += ("reprolib.folding",)

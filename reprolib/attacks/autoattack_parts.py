@@ -1,21 +1,19 @@
-"""The three algorithms inside AutoAttack, as methods of the slot engine: Auto-PGD, FAB and Square, in the L-infinity ball.
+"""The algorithms inside AutoAttack as methods of the slot engine, in the L-infinity ball, with its standard settings.
 
-Sources: Croce and Hein 2020a (Auto-PGD, its targeted DLR loss, AutoAttack), Croce and Hein 2020b (FAB), Andriushchenko
-et al. 2020 (Square). Settings are those of AutoAttack's standard version. Each slot carries its own step size, checks
-and counters, so that images at different steps share one evaluation of the network.
+Sources: Croce and Hein 2020a (Auto-PGD), Croce and Hein 2020b (FAB), Andriushchenko et al. 2020 (Square). Each slot
+carries its own step size, checks and counters, so that images at different steps share one evaluation of the network.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from reprolib import streams
-from reprolib.slots import Gradients, Rows
+from reprolib.attacks.losses import cross_entropy, logit_of, loss_per_image
+from reprolib.attacks.network import Gradients
+from reprolib.attacks.slots import Rows, ball, per_image
 
 APGD_STREAM, SQUARE_STREAM = 1 << 21, 1 << 22  # first of the random streams used here, away from all others
 NEWTON_STEPS = 50  # towards the nearest point of a plane; five are usual
@@ -23,20 +21,8 @@ NEWTON_STEPS = 50  # towards the nearest point of a plane; five are usual
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits [S, K], labels [S], targets [S] -> [S]
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy from logits; `targets` plays no part."""
-    return F.cross_entropy(logits, labels, reduction="none")
-
-
-def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """Difference of logits ratio towards a target class: does not change when all logits are scaled or shifted."""
-    ordered = logits.sort(1).values
-    scale = ordered[:, -1] - (ordered[:, -3] + ordered[:, -4]) / 2 + 1e-12
-    return (_of(logits, targets) - _of(logits, labels)) / scale
-
-
 def ranked_targets(gradients: Gradients, clean: Tensor, runs: Tensor) -> Tensor:
-    """int64 [S]: the class with the second largest logit on the clean image for run 0, the third largest for run 1 ..."""
+    """int64 [S]: on the clean image, the class with the second largest logit for run 0, the third for run 1 ..."""
     order = gradients.logits(clean).argsort(1, descending=True)
     return order.gather(1, 1 + runs[:, None]).squeeze(1)
 
@@ -51,8 +37,8 @@ class AutoPGD:
     enough = 0.75  # share of a window's steps that must have raised the loss for the step size to stay
 
     def __init__(self, gradients: Gradients, eps: float, loss: Loss, seed: int, first: int = 0, steps: int = 100):
-        self.gradients, self.eps, self.loss, self.seed, self.first = gradients, eps, loss, seed, first
-        self.steps = steps
+        self.gradients, self.eps, self.loss, self.seed = gradients, eps, loss, seed
+        self.first, self.steps = first, steps
         # steps until the first check, by how many each next one is earlier, and the fewest
         self.windows = [max(steps * percent // 100, 1) for percent in (22, 3, 6)]
 
@@ -60,15 +46,15 @@ class AutoPGD:
         clean, run = rows["clean"], rows["run"]
         number = run - self.first + (self.loss is not cross_entropy)  # the part alone starts where it does in the whole
         u = 2 * streams.uniform(self.seed, rows["id"], APGD_STREAM + number, clean.shape[1:]) - 1
-        rows["lower"], rows["upper"] = (clean - self.eps).clamp(min=0), (clean + self.eps).clamp(max=1)
-        x = (clean + self.eps * u / _image(u.abs().flatten(1).amax(1))).clamp(rows["lower"], rows["upper"])
+        rows["lower"], rows["upper"] = ball(clean, self.eps)
+        x = (clean + self.eps * u / per_image(u.abs().flatten(1).amax(1))).clamp(rows["lower"], rows["upper"])
         rows |= {"x": x, "before": x, "best": x, "best_gradient": torch.zeros_like(x)}
         rows["target"] = run if self.loss is cross_entropy else ranked_targets(self.gradients, clean, run - self.first)
         number = torch.zeros_like(run)
         rows |= {"step": number, "rises": number, "window": number + self.windows[0], "left": number + self.windows[0]}
-        value = torch.zeros(len(run), device=clean.device)
-        rows |= {"size": value + 2 * self.eps, "loss": value, "best_loss": value - torch.inf}
-        rows |= {"checked_loss": value - torch.inf, "halved": number == 0}
+        zero, least = clean.new_zeros(len(run)), clean.new_full((len(run),), -torch.inf)
+        rows |= {"size": zero + 2 * self.eps, "loss": zero, "best_loss": least, "checked_loss": least}
+        rows["halved"] = number == 0
 
     def advance(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
         x, labels = rows["x"], rows["label"]
@@ -82,10 +68,9 @@ class AutoPGD:
 
     @staticmethod
     def _remember(rows: Rows, x: Tensor, loss: Tensor, gradient: Tensor) -> None:
-        started = rows["step"] == 0
-        better = loss > rows["best_loss"]
-        rows["best"] = torch.where(_image(better), x, rows["best"])
-        rows["best_gradient"] = torch.where(_image(better), gradient, rows["best_gradient"])
+        started, better = rows["step"] == 0, loss > rows["best_loss"]
+        rows["best"] = torch.where(per_image(better), x, rows["best"])
+        rows["best_gradient"] = torch.where(per_image(better), gradient, rows["best_gradient"])
         rows["best_loss"] = torch.where(better, loss, rows["best_loss"])
         rows["checked_loss"] = torch.where(started, loss, rows["checked_loss"])
         rows["rises"] = rows["rises"] + ((loss > rows["loss"]) & ~started)
@@ -105,13 +90,14 @@ class AutoPGD:
         rows["window"] = torch.where(due, shorter, rows["window"])
         rows["left"] = torch.where(due, rows["window"], rows["left"])
         rows["rises"] = torch.where(due, 0, rows["rises"])
-        halve = _image(halve)
+        halve = per_image(halve)
         return torch.where(halve, rows["best"], x), torch.where(halve, rows["best_gradient"], gradient)
 
     def _move(self, rows: Rows, x: Tensor, gradient: Tensor) -> None:
         lower, upper = rows["lower"], rows["upper"]
-        share = _image(torch.where(rows["step"] == 0, 1.0, self.momentum))  # there is no momentum to begin with
-        aim = torch.clamp(x + _image(rows["size"]) * gradient.sign(), lower, upper)
+        # no momentum to begin with; and in the images' type, which torch's default type need not be
+        share = per_image(torch.where(rows["step"] == 0, 1.0, self.momentum).to(x.dtype))
+        aim = torch.clamp(x + per_image(rows["size"]) * gradient.sign(), lower, upper)
         moved = torch.clamp(x + (aim - x) * share + (x - rows["before"]) * (1 - share), lower, upper)
         rows["before"], rows["x"], rows["step"] = x, moved, rows["step"] + 1
 
@@ -123,9 +109,7 @@ class FAB:
     outside the ball it first goes back some of the way. Run r has target number r; `first` is the number of run 0.
     """
 
-    most_bias = 0.1
-    overshoot = 1.05
-    way_back = 0.9
+    most_bias, overshoot, way_back = 0.1, 1.05, 0.9
 
     def __init__(self, gradients: Gradients, eps: float, first: int = 0, steps: int = 100):
         self.gradients, self.eps, self.first, self.steps = gradients, eps, first, steps
@@ -136,8 +120,8 @@ class FAB:
         rows |= {"x": clean, "step": torch.zeros_like(run), "only_judge": run < 0, "came_back": run < 0}
 
     def advance(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-        """A step that fools the network is followed by its way back, and asks for no gradient. So where the last step
-        fooled it, the next one is only judged; if it does not fool, its gradient is asked for in the next call."""
+        """A step that fools the network is followed by its way back, without a gradient; the step after that one is
+        only judged at first, and where it does not fool, its gradient is asked for in the next call."""
         x, clean, only_judge = rows["x"], rows["clean"], rows["only_judge"]
         logits, lead, gradient = self._ask(rows)
         over = rows["step"] >= self.steps
@@ -145,7 +129,7 @@ class FAB:
         inside = ((x - clean).abs() <= self.eps).flatten(1).all(1)
         back = fooled & ~rows["came_back"]
         steps = ~back & ~only_judge
-        moved = torch.where(_image(back), clean + (x - clean) * self.way_back, x)
+        moved = torch.where(per_image(back), clean + (x - clean) * self.way_back, x)
         moved[steps] = self._step(x[steps], clean[steps], lead[steps], gradient[steps])
         rows["x"], rows["step"] = moved, rows["step"] + steps
         rows["only_judge"], rows["came_back"] = steps & rows["came_back"], back
@@ -156,34 +140,30 @@ class FAB:
         x, labels, target = rows["x"], rows["label"], rows["target"]
         judged, moving = (chosen.nonzero().squeeze(1) for chosen in (rows["only_judge"], ~rows["only_judge"]))
         gradient, lead = torch.zeros_like(x), torch.zeros_like(x[:, 0, 0, 0])
-        parts = []
-        if len(judged):
-            parts.append((judged, self.gradients.logits(x[judged])))
+        parts = [(judged, self.gradients.logits(x[judged]))] if len(judged) else []
         if len(moving):
-            aim = target[moving], labels[moving]
-            found, lead[moving], gradient[moving] = self.gradients(
-                x[moving], lambda logits: _of(logits, aim[0]) - _of(logits, aim[1])
-            )
+            to, away = target[moving], labels[moving]
+            asked = self.gradients(x[moving], lambda logits: logit_of(logits, to) - logit_of(logits, away))
+            found, lead[moving], gradient[moving] = asked
             parts.append((moving, found))
-        logits = torch.cat([found for _, found in parts])[torch.cat([rows for rows, _ in parts]).argsort()]
-        return logits, lead, gradient
+        order = torch.cat([rows for rows, _ in parts]).argsort()
+        return torch.cat([found for _, found in parts])[order], lead, gradient
 
     def _step(self, x: Tensor, clean: Tensor, lead: Tensor, gradient: Tensor) -> Tensor:
         """From x and from the clean image to the plane gradient . z = gradient . x - lead; between them by distance."""
         plane = (gradient * x).flatten(1).sum(1) - lead
         here, there = to_plane(x, gradient, plane), to_plane(clean, gradient, plane)
         far = [way.abs().flatten(1).amax(1).clamp(min=1e-8) for way in (here, there)]
-        bias = _image((far[0] / (far[0] + far[1])).clamp(max=self.most_bias))
+        bias = per_image((far[0] / (far[0] + far[1])).clamp(max=self.most_bias))
         return ((x + self.overshoot * here) * (1 - bias) + (clean + self.overshoot * there) * bias).clamp(0, 1)
 
 
 def to_plane(points: Tensor, normal: Tensor, offset: Tensor) -> Tensor:
     """The smallest moves (in the L-infinity norm) that bring points to the plane `normal . z = offset` within [0, 1].
 
-    points, normal: float32 [S, C, H, W]; offset: float32 [S]. Returns moves [S, C, H, W]; where the box does not reach
-    the plane, as far as it goes. All coordinates move alike until they meet the box, so the size of the move solves
-    sum |normal| * min(size, room) = distance. The left side is concave and made of straight pieces, so Newton's method
-    climbs from 0 to the solution without passing it, and arrives in a few steps.
+    points, normal, moves: float32 [S, C, H, W]; offset: float32 [S]. All coordinates move alike until they meet the
+    box, so the size of the move solves sum |normal| * min(size, room) = distance. The left side is concave and made of
+    straight pieces: Newton's method climbs from 0 to the solution, or as far as the box goes, in a few steps.
     """
     z, w = points.flatten(1), normal.flatten(1)
     distance = offset - (z * w).sum(1)
@@ -201,7 +181,7 @@ def to_plane(points: Tensor, normal: Tensor, offset: Tensor) -> Tensor:
 
 
 class Square:
-    """Random search without gradients: squares of one colour, moved by eps up or down, kept where the margin shrinks."""
+    """Random search without gradients: squares of one colour, eps up or down, kept where the margin shrinks."""
 
     first_share = 0.8  # of the image's area
     halvings = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # after so many queries the share is halved
@@ -212,7 +192,7 @@ class Square:
     def begin(self, rows: Rows) -> None:
         clean = rows["clean"]
         channels, _, width = clean.shape[1:]
-        rows["lower"], rows["upper"] = (clean - self.eps).clamp(min=0), (clean + self.eps).clamp(max=1)
+        rows["lower"], rows["upper"] = ball(clean, self.eps)
         stripes = streams.uniform(self.seed, rows["id"], SQUARE_STREAM, (channels, 1, width)) - 0.5
         rows["x"] = torch.clamp(clean + self.eps * stripes.sign(), rows["lower"], rows["upper"])
         rows |= {"best": rows["x"], "lowest": torch.full_like(stripes[:, 0, 0, 0], torch.inf)}
@@ -223,9 +203,9 @@ class Square:
         logits = self.gradients.logits(x)
         over = rows["query"] >= self.queries
         wrong = self.gradients.misclassified(x, logits, labels, over)
-        margin = _of(logits, labels) - logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+        margin = -loss_per_image(logits, labels, "margin")
         better = margin < rows["lowest"]
-        rows["best"] = torch.where(_image(better), x, rows["best"])
+        rows["best"] = torch.where(per_image(better), x, rows["best"])
         rows["lowest"] = torch.where(better, margin, rows["lowest"])
         rows["x"] = torch.clamp(rows["best"] + self._squares(rows), rows["lower"], rows["upper"])
         rows["query"] = rows["query"] + 1
@@ -251,13 +231,5 @@ class Square:
 
 def _within(start: Tensor, length: Tensor, count: int) -> Tensor:
     """bool [S, count]: start <= position < start + length."""
-    position = torch.arange(count, device=start.device)
-    return (position >= start[:, None]) & (position < (start + length)[:, None])
-
-
-def _of(logits: Tensor, classes: Tensor) -> Tensor:
-    return logits.gather(1, classes[:, None]).squeeze(1)
-
-
-def _image(per_row: Tensor) -> Tensor:
-    return per_row.view(-1, 1, 1, 1)
+    ahead = torch.arange(count, device=start.device) - start[:, None]
+    return (ahead >= 0) & (ahead < length[:, None])

@@ -5,8 +5,7 @@ import torch
 from conftest import TOY_EPS
 from torch import Tensor, nn
 
-from reprolib.attacks import pgd
-from reprolib.probes import BPDA, random_noise, transfer
+from reprolib.attacks import BPDA, pgd, random_noise, transfer
 
 
 class Above(nn.Module):
@@ -60,7 +59,9 @@ def test_more_draws_break_more(brittle, held_out):
 
 def test_an_image_draws_by_its_row(brittle, held_out):
     images, labels = held_out
-    assert torch.equal(random_noise(brittle, images[:50], labels[:50], 0.3), random_noise(brittle, images, labels, 0.3)[:50])
+    assert torch.equal(
+        random_noise(brittle, images[:50], labels[:50], 0.3), random_noise(brittle, images, labels, 0.3)[:50]
+    )
 
 
 def test_transfer_to_itself_is_the_attack(brittle, held_out):

@@ -1,13 +1,14 @@
-"""The slot engine: its queue and its resuming; and gradients in bfloat16, quicker where the device has it, never the judge."""
+"""The slot engine: its queue and its resuming; and gradients in bfloat16, which are quicker and never the judge."""
 
 import copy
 
 import pytest
 import torch
+from attacks.small import ALPHA, EPS, stop_after
 from torch import Tensor, nn
 
-from reprolib import devices, slots
-from reprolib.attacks import pgd
+from reprolib import devices
+from reprolib.attacks import pgd, slots
 
 
 class TwoFaced(nn.Module):
@@ -87,7 +88,7 @@ def test_slots_are_filled_again_and_waste_no_evaluation(count, monkeypatch):
 
 
 class Fates:
-    """A method with fates drawn beforehand: how many steps an (image, run) pair takes, and at which of them it is wrong.
+    """A method with fates drawn beforehand: how many steps an (image, run) pair takes, and where it is wrong.
 
     The image that it hands to the judge says where it comes from: run + step / 100.
     """
@@ -160,7 +161,7 @@ def test_runs_made_ahead_are_resumed_from_any_save(decision, patience, monkeypat
     whole = clean(size, runs)
     slots.Slots(fates, images, labels, ids, whole, **options).run(lambda result: saved.append(copy.deepcopy(result)))
     assert len(saved) > 20
-    for result in saved:
+    for result in saved[::3]:
         slots.Slots(fates, images, labels, ids, result, **options).run()
         assert torch.equal(result.any_run, whole.any_run) and torch.equal(result.last_run, whole.last_run)
         assert torch.equal(result.next_run, whole.next_run)
@@ -176,3 +177,45 @@ def test_runs_made_ahead_shorten_the_wait(monkeypatch):
     images, labels = torch.rand(size, 1, 2, 2), torch.zeros(size, dtype=torch.int64)
     slots.Slots(fates, images, labels, torch.arange(size), clean(size, 10), count=10, slots=256).run()
     assert waits == [2] * 3 + [20] * 6 + [18] * 3
+
+
+# --- a killed attack ---
+
+
+@pytest.mark.parametrize("decision", ["any", "last"])
+@pytest.mark.parametrize("restarts", [0, 3])
+@pytest.mark.parametrize("saves", [1, 9, 20])
+def test_a_killed_attack_goes_on(net, task, monkeypatch, decision, restarts, saves):
+    monkeypatch.setattr(slots, "SAVE_EVERY", 0)
+    attack = pgd(net, EPS, ALPHA, 4, restarts, decision=decision, slots=6)
+    whole, saved = attack.run(*task), []
+    with pytest.raises(RuntimeError, match="killed"):
+        attack.run(*task, save=lambda now: stop_after(saved, saves, now))
+    before = saved[-1].calls
+    resumed = attack.run(*task, resume=copy.deepcopy(saved[-1]))
+    for name in ("correct", "any_run", "last_run", "next_run"):
+        assert getattr(resumed, name).tolist() == getattr(whole, name).tolist()
+    torch.testing.assert_close(resumed.adversarial, whole.adversarial, rtol=0, atol=0)
+    assert whole.calls <= resumed.calls <= whole.calls + attack.slots * (attack.steps + 1), "runs in flight are lost"
+    assert resumed.calls - before < whole.calls
+
+
+def test_every_save_is_a_place_to_go_on_from_and_a_finished_attack_has_nothing_to_do(net, task, monkeypatch):
+    monkeypatch.setattr(slots, "SAVE_EVERY", 0)
+    attack, saved = pgd(net, EPS, ALPHA, 3, 2, slots=20), []
+    whole = attack.run(*task, save=lambda now: saved.append(copy.deepcopy(now)))
+    assert len(saved) > 5
+    for state in saved:
+        calls = state.calls
+        again = attack.run(*task, resume=state)
+        assert again.any_run.tolist() == whole.any_run.tolist()
+        assert again.calls >= calls
+    done = attack.run(*task, resume=copy.deepcopy(whole))
+    assert done.calls == whole.calls and done.any_run.tolist() == whole.any_run.tolist()
+
+
+def test_without_time_nothing_is_saved(net, task, monkeypatch):
+    monkeypatch.setattr(slots, "SAVE_EVERY", 1e9)
+    saved = []
+    pgd(net, EPS, ALPHA, 3, 2).run(*task, save=saved.append)
+    assert saved == []

@@ -1,0 +1,42 @@
+"""Attacks: `attacks.pgd(net, eps=8/255, alpha=2/255, steps=40, restarts=10)(images, labels)` -> adversarial images.
+
+A file per attack: `linf` (FGSM, IFGSM, PGD) and `autoattack` with its parts `apgd`, `fab` and `square`; `probes` need
+no gradient. Beneath them `slots`, the engine, asks a `network` for `losses` and checks `inputs`. A new attack is a file
+that lists its constructors in `ATTACKS`: each takes a network, its own numbers, and loss, decision and seed by name,
+and makes a frozen dataclass with `runs` (that an image may have), `run` and `__call__` as those of `LinfAttack`.
+"""
+
+import pkgutil
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from reprolib.attacks.autoattack import STANDARD, AutoAttack, part_of  # noqa: F401  # the room offers what it imports
+from reprolib.attacks.inputs import check_images  # noqa: F401
+from reprolib.attacks.linf import LinfAttack, fgsm, ifgsm, pgd  # noqa: F401
+from reprolib.attacks.losses import LOSSES, loss_per_image  # noqa: F401
+from reprolib.attacks.network import Gradients, Probabilities, is_right, untouched  # noqa: F401
+from reprolib.attacks.probes import BPDA, NOISE, random_noise, transfer  # noqa: F401
+from reprolib.attacks.slots import DECISIONS, AttackResult, robust  # noqa: F401
+
+
+def named() -> dict[str, Callable[..., Any]]:
+    """Name -> constructor (model, eps, ...) of all attacks that files of this folder list in `ATTACKS`."""
+    found: dict[str, Callable[..., Any]] = {}
+    for file in pkgutil.iter_modules(__path__):
+        listed = vars(import_module(f"{__name__}.{file.name}")).get("ATTACKS", {})
+        twice = sorted(found.keys() & listed.keys())
+        if twice:
+            raise ValueError(f"{file.name}.py lists an attack {twice[0]!r}, as another file does; give it another name")
+        found |= listed
+    return found
+
+
+def content(attack: Any) -> dict[str, Any]:
+    """An attack's numbers and names as plain data, for a key: equal for equal computations on one network.
+
+    Without the network, and without `slots`, which changes no result.
+    """
+    fields = {name: value for name, value in vars(attack).items() if name not in ("model", "slots")}
+    lists = {name: list(value) for name, value in fields.items() if isinstance(value, tuple)}
+    return {"kind": type(attack).__name__} | fields | lists

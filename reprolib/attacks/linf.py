@@ -1,0 +1,134 @@
+"""Gradient attacks in the L-infinity ball (the paper's Table 2), callable as `attack(images, labels) -> adversarial`.
+
+FGSM, IFGSM and PGD are one loop with different numbers; `slots` runs it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Unpack
+
+import torch
+from torch import Tensor, nn
+
+from reprolib import streams
+from reprolib.attacks.inputs import Options, check_attack, check_choice
+from reprolib.attacks.losses import LOSSES, loss_per_image
+from reprolib.attacks.network import Gradients, untouched
+from reprolib.attacks.slots import DECISIONS, AttackResult, Rows, Slots, ball, begun
+
+
+@dataclass(frozen=True)
+class LinfAttack:
+    """Projected sign-gradient ascent x <- clip(x + alpha * sign(grad loss)), `steps` times, in an eps-ball and [0, 1].
+
+    `attack(images, labels)` returns adversarial images; `attack.run` the success of each image. Network and global
+    random numbers are left as they were, also after an exception.
+
+    Args:
+        model: classifier, images float32 [B, C, H, W] in [0, 1] -> logits [B, K]; deterministic in eval mode.
+        eps, alpha: radius and step size, on the images' scale [0, 1].
+        steps, restarts: steps of a run, and runs from random starts; 0 restarts are one run from the clean image.
+        loss: see `loss_per_image`.
+        decision: which rule ends the attack on an image: "any" misclassified iterate (the sound one), or a
+            misclassified "last" iterate of a run (the paper's), which reports both.
+        seed: of the random starts, and of whatever else an attack draws.
+        slots: pairs attacked at a time; by default 128, on a GPU 2048. Changes speed, not results.
+        bfloat16: take gradients in it, see `network.Gradients`. Quicker where the device has it, but another attack: in
+            `make bench` it is up to 2.5 points from what float32 finds, so no table uses it.
+    Raises ValueError for a number or a name that is none of these.
+    """
+
+    model: nn.Module
+    eps: float
+    alpha: float
+    steps: int
+    restarts: int = 0
+    loss: str = "margin"
+    decision: str = "any"
+    seed: int = 0
+    slots: int | None = None
+    bfloat16: bool = False
+
+    def __post_init__(self) -> None:
+        check_attack(self)
+        check_choice("loss", self.loss, LOSSES)
+        check_choice("decision", self.decision, DECISIONS)
+        if self.alpha > 0 and self.steps < 1:
+            raise ValueError(f"alpha is {self.alpha} with {self.steps} steps; give steps >= 1, or alpha 0")
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        return self.run(images, labels).adversarial
+
+    def run(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        ids: Tensor | None = None,
+        *,
+        resume: AttackResult | None = None,
+        save: Callable[[AttackResult], None] | None = None,
+    ) -> AttackResult:
+        """Attack images float32 [B, C, H, W] in [0, 1] with true labels int64 [B].
+
+        ids: int64 [B], the images' ids, which choose their random starts; by default 0, 1, ..., B - 1.
+        resume: result of an unfinished attack on the same images; what is done is not made again.
+        save: called every few seconds with the result so far.
+        Raises ValueError for images, labels or ids of another form, for labels without a logit, and for a network whose
+        logits are not finite or not [B, K], or that gives no gradient with respect to its input.
+        """
+        with untouched(self.model):
+            images, ids, slots, result = begun(self, self.model, images, labels, ids, resume)
+            steps = _SignSteps(self)
+            return Slots(steps, images, labels, ids, result, self.runs, slots, decision=self.decision).run(save)
+
+    @property
+    def runs(self) -> int:
+        return max(self.restarts, 1)
+
+
+def fgsm(model: nn.Module, eps: float, **options: Unpack[Options]) -> LinfAttack:
+    """FGSM (Goodfellow et al. 2015): one step of size eps from the clean image."""
+    return LinfAttack(model, eps, alpha=eps, steps=1, **options)
+
+
+def ifgsm(model: nn.Module, eps: float, alpha: float, steps: int, **options: Unpack[Options]) -> LinfAttack:
+    """IFGSM, also called BIM (Kurakin et al. 2017): `steps` steps of alpha from the clean image."""
+    return LinfAttack(model, eps, alpha, steps, **options)
+
+
+def pgd(
+    model: nn.Module, eps: float, alpha: float, steps: int, restarts: int = 0, **options: Unpack[Options]
+) -> LinfAttack:
+    """PGD (Madry et al. 2018) with `restarts` random starts; 0 restarts is one run from the clean image.
+
+    That reading of the paper's "Restarts = 0" makes its PGD-v1 the same attack as its IFGSM.
+    """
+    return LinfAttack(model, eps, alpha, steps, restarts, **options)
+
+
+ATTACKS = {"fgsm": fgsm, "ifgsm": ifgsm, "pgd": pgd}
+
+
+class _SignSteps:
+    """The loop: after `step` steps of its run, a row stands at iterate `x`, in the ball between `lower` and `upper`."""
+
+    def __init__(self, attack: LinfAttack):
+        self.attack, self.gradients = attack, Gradients(attack.model, bfloat16=attack.bfloat16)
+
+    def begin(self, rows: Rows) -> None:
+        x = rows["clean"]
+        rows["lower"], rows["upper"] = ball(x, self.attack.eps)
+        if self.attack.restarts:
+            u = streams.uniform(self.attack.seed, rows["id"], rows["run"], tuple(x.shape[1:]))
+            x = x + (2 * u - 1) * self.attack.eps
+        rows["x"], rows["step"] = x.clamp(rows["lower"], rows["upper"]), torch.zeros_like(rows["run"])
+
+    def advance(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+        x, labels = rows["x"], rows["label"]
+        logits, _, gradient = self.gradients(x, lambda logits: loss_per_image(logits, labels, self.attack.loss))
+        moved = torch.clamp(x + self.attack.alpha * gradient.sign(), rows["lower"], rows["upper"])
+        # an image that one step did not move will not be moved by the next: this iterate is the last one
+        over = (rows["step"] == self.attack.steps) | (moved == x).flatten(1).all(1)
+        wrong = self.gradients.misclassified(x, logits, labels, over)
+        rows["x"], rows["step"] = moved, rows["step"] + 1
+        return x, wrong, over

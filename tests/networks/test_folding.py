@@ -4,20 +4,25 @@ import pytest
 import torch
 from torch import nn
 
-from reprolib import attacks, models
-from reprolib.folding import folded
+from reprolib import attacks, networks
+from reprolib.networks.cpu.folding import folded
+from reprolib.networks.quantized import quantized
 
 NETWORKS = {"vgg16": 0.125, "resnet50": 0.125, "resnet20": 1.0, "wide-resnet-16-4": 0.25}
 
 
 def trained(name: str) -> nn.Module:
     """A network whose batch normalisations have all something to do, as after a training."""
-    network = models.build(name, seed=1, width=NETWORKS[name])
+    network = networks.build(name, seed=1, width=NETWORKS[name])
     generator = torch.Generator().manual_seed(2)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            for tensor, low, high in ((module.running_mean, -0.5, 0.5), (module.running_var, 0.5, 2.0),
-                                      (module.weight.data, 0.5, 1.5), (module.bias.data, -0.5, 0.5)):
+            for tensor, low, high in (
+                (module.running_mean, -0.5, 0.5),
+                (module.running_var, 0.5, 2.0),
+                (module.weight.data, 0.5, 1.5),
+                (module.bias.data, -0.5, 0.5),
+            ):
                 tensor.copy_(low + (high - low) * torch.rand(tensor.shape, generator=generator))
     return network
 
@@ -85,10 +90,32 @@ def test_an_attack_finds_the_same_on_either():
     with torch.no_grad():
         network.fc.bias -= network(images).mean(0)  # or it would give all images the same label, far from any other
     labels = network(images).argmax(1)
-    masks = [attacks.pgd(net, 0.002, 0.001, 5, 2, loss="margin").run(images, labels).robust() for net in (network, folded(network))]
+    pair = (network, folded(network))
+    masks = [attacks.pgd(net, 0.002, 0.001, 5, 2, loss="margin").run(images, labels).robust() for net in pair]
     assert torch.equal(*masks) and 0 < int(masks[0].sum()) < 32
 
 
 def test_train_mode_is_refused():
     with pytest.raises(ValueError, match="train mode.*call eval"):
         folded(trained("resnet20").train())
+
+
+@pytest.mark.parametrize("name", ["fmnistconv", "cifarconv"])
+def test_a_network_without_batch_normalisation_is_copied(name):
+    network = networks.build(name)
+    images = torch.rand(2, *((1, 28, 28) if name == "fmnistconv" else (3, 32, 32)))
+    other = folded(network)
+    assert other is not network and torch.equal(other(images), network(images))
+
+
+def test_quantised_weights_are_not_folded_into():
+    """What is folded into them would be rounded anew."""
+    network = quantized(trained("resnet20"), 4, 4)
+    images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+    assert normalisations(folded(network)) == normalisations(network)
+    torch.testing.assert_close(folded(network)(images), network(images))
+
+
+def test_a_folded_network_refuses_what_the_network_refuses():
+    with pytest.raises(ValueError, match="this network takes floats"):
+        folded(trained("vgg16"))(torch.rand(2, 3, 40, 40))

@@ -4,6 +4,7 @@ Seeds are fixed, so each statistical test gives the same answer every time. Thre
 run: p > 1e-3 for a test of a distribution or a share.
 """
 
+import dataclasses
 import math
 
 import numpy as np
@@ -335,7 +336,7 @@ def test_the_largest_patches_that_fit():
     "height, width, size, count", [(28, 28, 29, 1), (28, 28, 15, 2), (10, 32, 11, 1), (28, 28, 0, 1)]
 )
 def test_a_patch_that_does_not_fit(height, width, size, count):
-    with pytest.raises(ValueError, match=rf"{size}x{size} pixels don't fit into an image of {height}x{width}"):
+    with pytest.raises(ValueError, match=rf"size .* is {size}; expected .* fits into an image of {height}x{width}"):
         patches.boxes(height, width, size, count)
 
 
@@ -347,12 +348,131 @@ def test_a_number_of_patches_that_the_paper_does_not_have(count):
 
 def test_errors_reach_the_caller_of_make_patches():
     images, ids = random_images(2, 1, 28), torch.arange(2)
-    with pytest.raises(ValueError, match="29x29 pixels don't fit into an image of 28x28"):
+    with pytest.raises(ValueError, match="size .* is 29; expected .* fits into an image of 28x28"):
         patches.make_patches(images, ids, 29, 1, SEED)
     with pytest.raises(ValueError, match="count is 3"):
         patches.make_patches(images, ids, 7, 3, SEED)
-    with pytest.raises(ValueError, match="images are torch.float32; expected uint8 from 0 to 255"):
+    with pytest.raises(ValueError, match="images are torch.float32 .*; expected uint8 .* from 0 to 255"):
         patches.make_patches(images.float() / 255, ids, 7, 1, SEED)
+
+
+# --- lengths and types that do not match ---
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        torch.arange(4),
+        torch.arange(17),
+        torch.arange(16).float(),
+        torch.arange(16).int(),
+        torch.arange(16)[:, None],
+        torch.tensor(3),
+        list(range(16)),
+    ],
+    ids=str,
+)
+def test_make_patches_wants_one_id_for_each_image(ids):
+    """With 4 ids, 12 of 16 images used to come back as they were, as if their draws had been made."""
+    with pytest.raises(ValueError, match=r"ids are .*; expected torch.int64 \[16\], one for each image"):
+        patches.make_patches(random_images(16, 1, 28), ids, 7, 1, SEED)
+
+
+@pytest.mark.parametrize("images", [torch.zeros(4, 28, 28, dtype=torch.uint8), np.zeros((4, 1, 28, 28), np.uint8)])
+def test_images_of_another_shape_or_kind(images):
+    patch, all_of_them = torch.zeros(4, 1, 1, 7, 7, dtype=torch.uint8), torch.ones(4, dtype=torch.bool)
+    for call in (
+        lambda: patches.make_patches(images, torch.arange(4), 7, 1, SEED),
+        lambda: patches.paste(images, patch, all_of_them),
+    ):
+        with pytest.raises(ValueError, match=r"images are .*; expected (a tensor|uint8) \[B, C, H, W\]"):
+            call()
+
+
+@pytest.mark.parametrize(
+    "change, chosen, message",
+    [
+        (
+            lambda made: made.float() / 255,
+            torch.bool,
+            r"patches are torch.float32 of .*expected torch.uint8 \[8, count, 3",
+        ),
+        (lambda made: made[:5], torch.bool, r"shape \(5, 2, 3, 7, 7\); expected torch.uint8 \[8, count"),
+        (lambda made: made[:, :, :1], torch.bool, r"shape \(8, 2, 1, 7, 7\); expected"),
+        (lambda made: made[..., :5], torch.bool, r"shape \(8, 2, 3, 7, 5\); expected"),
+        (lambda made: made[:, 0], torch.bool, r"shape \(8, 3, 7, 7\); expected"),
+        (lambda made: made.repeat(1, 2, 1, 1, 1), torch.bool, "count is 4"),
+        (lambda made: made.repeat(1, 1, 1, 3, 3), torch.bool, "size .* is 21; expected .* fits into an image of 32x32"),
+        (lambda made: made.numpy(), torch.bool, "patches are a ndarray; expected"),
+        (lambda made: made, torch.int64, r"chosen are torch.int64 of .*; expected torch.bool \[8\]"),
+    ],
+)
+def test_paste_wants_patches_like_the_images(change, chosen, message):
+    images, ids = random_images(8, 3, 32), torch.arange(8)
+    made = patches.make_patches(images, ids, 7, 2, SEED)
+    with pytest.raises(ValueError, match=message):
+        patches.paste(images, change(made), (ids > 3).to(chosen))
+    with pytest.raises(ValueError, match=r"chosen .*expected torch.bool \[8\]"):
+        patches.paste(images, made, ids[:5] > 3)
+
+
+def test_patches_of_255_are_not_pasted_into_images_of_1():
+    images = random_images(4, 1, 28)
+    made = patches.make_patches(images, torch.arange(4), 7, 1, SEED)
+    with pytest.raises(ValueError, match=r"patches are torch.uint8 .*expected torch.float32 .*as the images"):
+        patches.paste(images / 255, made, torch.ones(4, dtype=torch.bool))
+    floats = patches.paste(images / 255, made / 255, torch.ones(4, dtype=torch.bool))
+    assert torch.equal((floats * 255).round().byte(), patches.paste(images, made, torch.ones(4, dtype=torch.bool)))
+
+
+@pytest.mark.parametrize("name", [*NAMES, "apply"])
+@pytest.mark.parametrize(
+    "patch, message",
+    [
+        (torch.rand(5, 3, 7, 7), r"shape \(5, 3, 7, 7\); expected floats \[6, C, n, n\]"),
+        (torch.rand(6, 3, 7), r"shape \(6, 3, 7\); expected floats \[6, C, n, n\]"),
+        (torch.rand(6, 3, 7, 5), r"shape \(6, 3, 7, 5\); expected floats"),
+        (torch.rand(6, 3, 2, 2), "n at least 3"),
+        (torch.zeros(6, 3, 7, 7, dtype=torch.uint8), "torch.uint8 .*divide by 255"),
+        (torch.full((6, 3, 7, 7), 255.0), "patches range from 255.0 to 255.0; expected \\[0, 1\\]"),
+        (torch.full((6, 3, 7, 7), torch.nan), "patches range from nan"),
+        (np.zeros((6, 3, 7, 7)), "patches are a ndarray"),
+    ],
+)
+def test_what_no_operation_takes(name, patch, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(patches, name)(patch, draws(6))
+
+
+def test_draws_that_do_not_belong_together():
+    drawn = draws(6)
+    for change, message in (
+        ({"operation": drawn.operation[:4]}, r"operation are .*\(4,\); expected torch.int64 \[6\]"),
+        ({"operation": drawn.operation + 9}, "operation ranges from .*; expected indices into OPERATIONS, 0 to 8"),
+        ({"operation": drawn.operation - 9}, "operation ranges from -"),
+        ({"horizontal": drawn.horizontal.long()}, r"horizontal are torch.int64 .*; expected torch.bool \[6\]"),
+        ({"ids": drawn.ids.float()}, "ids are torch.float32"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(drawn, **change)
+
+
+@pytest.mark.parametrize("count", [0, 3, 2.0, "1"])
+def test_a_number_of_draws_that_the_paper_does_not_have(count):
+    with pytest.raises(ValueError, match=f"count is {count}"):
+        patches.sample(torch.arange(4), count, SEED)
+
+
+def test_a_size_that_is_not_whole():
+    with pytest.raises(ValueError, match="size .* is 7.0; expected a whole number"):
+        patches.make_patches(random_images(2, 1, 28), torch.arange(2), 7.0, 1, SEED)
+
+
+def test_no_images_have_no_patches():
+    images, nobody = random_images(0, 3, 32), torch.arange(0)
+    made = patches.make_patches(images, nobody, 7, 2, SEED)
+    assert made.shape == (0, 2, 3, 7, 7) and made.dtype == torch.uint8
+    assert patches.paste(images, made, nobody > 0).shape == images.shape
 
 
 # --- whole images ---

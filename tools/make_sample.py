@@ -1,6 +1,6 @@
 """Draw the sample of Fashion-MNIST that is shipped in the package: the same number of images of every class.
 
-    python tools/make_sample.py           write reprolib/sample/ (needs the full Fashion-MNIST)
+    python tools/make_sample.py           write the sample in reprolib/data/ (needs the full Fashion-MNIST)
     python tools/make_sample.py --check   verify that the committed files are what this script draws
 
 Training images come from the official training set, test images from the official test set. Images of one class are
@@ -24,8 +24,8 @@ from reprolib.data import DataError, Split, load  # noqa: E402
 
 SEED = 2023
 TRAIN_PER_CLASS, TEST_PER_CLASS = 300, 100
-SAMPLE = ROOT / "reprolib" / "sample" / "fashion_mnist_sample.npz"
-LICENCE = ROOT / "reprolib" / "sample" / "LICENSE-fashion-mnist"
+SAMPLE = ROOT / "reprolib" / "data" / "fashion_mnist_sample.npz"
+LICENCE = ROOT / "reprolib" / "data" / "LICENSE-fashion-mnist"
 LICENCE_TEXT = """\
 fashion_mnist_sample.npz holds images and labels of Fashion-MNIST
 (https://github.com/zalandoresearch/fashion-mnist), which come under this licence:
@@ -64,7 +64,7 @@ def draw() -> dict[str, np.ndarray]:
     """The arrays of the sample: images uint8 [N, 28, 28], labels uint8 [N], indices int32 [N], per split."""
     full = load("fashion-mnist")
     rng = np.random.RandomState(SEED)  # its stream is frozen for all numpy versions; default_rng's is not
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, split, per_class in (("train", full.train, TRAIN_PER_CLASS), ("test", full.test, TEST_PER_CLASS)):
         arrays |= _take(name, split, draw_indices(split.labels.numpy(), per_class, rng))
     return arrays
@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{SAMPLE.name} and {LICENCE.name} are what this script draws")
         return 0
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # mypy takes one of them for allow_pickle
     SAMPLE.parent.mkdir(exist_ok=True)
     SAMPLE.write_bytes(buffer.getvalue())
     LICENCE.write_text(LICENCE_TEXT)

@@ -1,220 +1,311 @@
-"""Pre-training and the paper's fine-tuning: one loop, resumable, its checkpoints in the store.
+"""Training: one loop for pre-training, the paper's fine-tuning and every other defence, on any network and tensors.
 
-The paper's fine-tuning (section 3) runs over the union of the N images and their N modified copies. Its control runs
-over the same union with copies that nobody modified, so both take the same number of steps and see the same images;
-the patches are the only difference.
+    run = training.fit(network, images, labels, defenses.Patched(size=7, count=1), epochs=10)
+    run.model, run.history
+
+What a method does differently stands in `defenses`. The loop keeps no files: its state goes out and comes in as
+tensors, so that whoever stores it can go on after a kill to bitwise the same weights.
 """
 
 from __future__ import annotations
 
-import contextlib
+import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from numbers import Integral, Real
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from reprolib import data, models, patches, streams
-from reprolib.devices import device_name, has_fast_bfloat16
-from reprolib.specs import Training
-from reprolib.store import Store, key
+from reprolib import streams
+from reprolib.attacks.inputs import check_choice, check_count, check_labels, check_network, described
+from reprolib.attacks.network import answer, untouched
+from reprolib.defenses.base import Defence
+from reprolib.devices import flushed_denormals, has_fast_bfloat16
 
-CODE = tuple(
-    f"reprolib.{name}" for name in ("training", "devices", "patches", "streams")
-)  # behind a checkpoint, with what defines its network
-SAVE_EVERY = 5.0  # seconds of training that a killed process may lose
 CHECKS = 4  # looks at the clean accuracy per epoch, in a training that rests at a target
 NEAR = 0.5  # points from the target that are near enough
 CROP_STREAM = 1000  # and one more for each epoch: which crop and flip an image meets; patches use small numbers
 SATURATED = 1e-7  # a true-class probability above 1 minus this counts as saturated
+SAVE_EVERY = 5.0  # seconds of training between two calls of `save`
+
+State = tuple[dict[str, Tensor], dict]
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A network after an epoch: `model` in eval mode; `history`, one dict per epoch; `seconds` of training until then."""
+class Recipe:
+    """How a network is trained, without its length and its data.
+
+    Without a cycle the learning rate is constant, so the first 10 of 60 epochs are the same as 10 epochs alone.
+
+    optimizer, lr, batch_size: "adam" or "rmsprop" with Keras' constants, since the paper's settings are not printed and
+        its wording fits Keras; or "sgd" with Nesterov momentum, which trains CIFAR-10 networks quickly and well.
+    label_smoothing: share of a label that goes to all classes alike.
+    weight_decay: added to the gradient, times the weight.
+    augment: random crops and left-right flips, anew in each epoch.
+    cycle: epochs in which the rate climbs to lr and falls to 0; None = it is lr throughout.
+    target: clean test accuracy in % at which training rests; it needs `test` images.
+    """
+
+    optimizer: str = "adam"
+    lr: float = 1e-3
+    batch_size: int = 128
+    label_smoothing: float = 0.0
+    weight_decay: float = 0.0
+    augment: bool = False
+    cycle: int | None = None
+    target: float | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("optimizer", self.optimizer, ("adam", "rmsprop", "sgd"))
+        for name, kind, fits, expected in (
+            ("lr", Real, lambda lr: 0 < lr < math.inf, "a number above 0"),
+            ("batch_size", Integral, lambda size: size >= 1, "a whole number, 1 or more"),
+            ("label_smoothing", Real, lambda share: 0 <= share < 1, "a share of at least 0 and below 1"),
+            ("weight_decay", Real, lambda decay: 0 <= decay < math.inf, "a number of 0 or more"),
+            ("cycle", Integral, lambda epochs: epochs >= 1, "a whole number of epochs, 1 or more, or None"),
+            ("target", Real, lambda percent: 0 < percent < 100, "an accuracy in percent, or None"),
+        ):
+            value = getattr(self, name)
+            is_left_out = value is None and name in ("cycle", "target")
+            if not is_left_out and (isinstance(value, bool) or not isinstance(value, kind) or not fits(value)):
+                raise ValueError(f"{name} is {value!r}; expected {expected}")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The examples of a step: images uint8 [B, C, H, W], labels int64 [B], their rows in the training set int64 [B],
+    and bool [B], which of them are the second showing of an image in this epoch."""
+
+    images: Tensor
+    labels: Tensor
+    rows: Tensor
+    copies: Tensor
+
+
+def fit(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    defence: Defence | None = None,
+    recipe: Recipe | None = None,
+    *,
+    epochs: int,
+    seed: int = 0,
+    test: tuple[Tensor, Tensor] | None = None,
+    resume: State | None = None,
+    save: Callable[[Run], None] | None = None,
+    progress: bool = True,
+) -> Run:
+    """Train a network, in place, for so many epochs; by default plainly, with Adam.
+
+    Args:
+        model: images float32 [B, C, H, W] in [0, 1] -> logits [B, K], on the images' device.
+        images, labels: uint8 [N, C, H, W] from 0 to 255 and int64 [N].
+        seed: of the order, the crops and whatever the defence draws.
+        test: images and labels like the training set's; their clean accuracy is noted after each epoch.
+        resume: state of an interrupted run of the same call.
+        save: called every few seconds and after each epoch; `run.state()` is what to keep, and `run.batch == 0` says
+            that an epoch has just ended.
+    Returns:
+        The run: `model` in eval mode, `seconds`, and `history`: per epoch the loss, and with `test` clean accuracy and
+        saturated share in percent.
+    Raises:
+        ValueError: images or labels of another type or length, a network without a logit for each label, epochs below
+            1, a target without test images.
+    """
+    recipe = recipe or Recipe()
+    _check(images, labels, epochs, recipe, test)
+    check_network(model)
+    run = Run(model, images, labels, defence or Defence(), recipe, seed, test)
+    _check_answer(run)
+    if resume is not None:
+        run.restore(resume)
+    with tqdm(total=epochs, initial=run.epoch, unit="epoch", disable=not progress) as bar:
+        while run.epoch < epochs:
+            run.finish_epoch(save)
+            bar.update(1)
+            bar.set_postfix(run.history[-1], refresh=False)
+    run.model.eval()
+    return run
+
+
+def _check(images: Tensor, labels: Tensor, epochs: int, recipe: Recipe, test: tuple[Tensor, Tensor] | None) -> None:
+    check_count("epochs", epochs, 1)
+    if recipe.target is not None and test is None:
+        raise ValueError(f"the recipe rests at {recipe.target:g} % test accuracy; give it `test` images, or no target")
+    for name, (x, y) in {"training": (images, labels), **({"test": test} if test else {})}.items():
+        if not (isinstance(x, Tensor) and x.dtype == torch.uint8 and x.dim() == 4 and len(x)):
+            raise ValueError(f"{name} images are {described(x)}; expected a tensor uint8 [N, C, H, W], N >= 1")
+        if not (isinstance(y, Tensor) and y.dtype == torch.int64 and (y.shape, y.device) == (x.shape[:1], x.device)):
+            raise ValueError(f"{name} labels are {described(y)}; expected a tensor int64 [{len(x)}] on {x.device}")
+
+
+def _check_answer(run: Run) -> None:
+    """Before hours are spent on it: the network has an answer of the right form, and a class for each label."""
+    with untouched(run.model), torch.no_grad():
+        classes = answer(run.model, run.images[:1].float() / 255).shape[1]
+    check_labels(torch.cat([run.labels, *([run.test[1]] if run.test else [])]), classes)
+
+
+@dataclass
+class Run:
+    """A training under way, as the hooks of a defence see it."""
 
     model: nn.Module
-    history: list[dict]
-    seconds: float
-    device: str
+    images: Tensor
+    labels: Tensor
+    defence: Defence
+    recipe: Recipe
+    seed: int
+    test: tuple[Tensor, Tensor] | None
+    epoch: int = 0
+    batch: int = 0
+    seconds: float = 0.0
+    loss_sum: float | Tensor = 0.0
+    history: list[dict] = field(default_factory=list)
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    notes: dict[str, Tensor] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.model = self.defence.network(self.model).to(self.images.device)
+        self.optimizer = _optimizer(self.recipe, self.model)
+        self.defence.begin(self)
 
-def artefact(spec: Training, dataset: data.Dataset) -> str:
-    """Folder of a training's checkpoints in the store."""
-    code = CODE + models.code_of(spec.model)
-    return f"training/{key('training', spec.content(), dataset.checksum, code)}"
+    # --- what a defence may ask for ---
 
+    def augmented(self, batch: Batch) -> Tensor:
+        """A batch's images as float32 in [0, 1], cropped and flipped where the recipe says so."""
+        images = batch.images
+        if self.recipe.augment:
+            images = crop_and_flip(images, batch.rows, self.seed, self.epoch)
+        return images.float() / 255
 
-def checkpoint(spec: Training, epoch: int, dataset: data.Dataset, store: Store) -> Checkpoint:
-    """The network of `spec` after `epoch`; raises StoreError when it has not been trained that far."""
-    tensors, meta = store.load(f"{artefact(spec, dataset)}/epoch-{epoch:04d}", device=dataset.train.images.device)
-    model = models.build(spec.model, width=spec.width).to(dataset.train.images.device)
-    model.load_state_dict(tensors)
-    return Checkpoint(model.eval(), meta["history"], meta["seconds"], meta["device"])
+    def logits(self, images: Tensor) -> Tensor:
+        """The network's answers in train mode, float32 [B, K]; in bfloat16 inside where that is faster."""
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=has_fast_bfloat16(images.device)):
+            return self.model(images).float()
 
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
 
-def train(spec: Training, epochs: list[int], dataset: data.Dataset, store: Store, *, progress: bool = True) -> None:
-    """Train until every epoch in `epochs` has its checkpoint; what is there already is not computed again.
+    def descend(self, loss: Tensor) -> None:
+        """One step of the optimiser."""
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
 
-    A killed run goes on from where it was at most `SAVE_EVERY` seconds before, to bitwise the same weights. A training
-    with a target rests as soon as its clean test accuracy is within `NEAR` points of it: later epochs change nothing.
-    Raises ValueError when the data set has no training images.
-    """
-    if len(dataset.train) == 0:
-        raise ValueError(
-            f"{dataset.name} has no training images here ({dataset.variant}); nothing can be trained on it"
-        )
-    name = artefact(spec, dataset)
-    with store.lock(name):
-        missing = [e for e in epochs if not store.has(f"{name}/epoch-{e:04d}")]
-        if missing:
-            with _flushed_denormals():
-                _Run(spec, dataset, store, name, progress).until(sorted(missing))
+    def step_random(self) -> np.random.Generator:
+        """Random numbers of this step alone, the same after a resume."""
+        return np.random.default_rng((self.seed, self.epoch, self.batch))
 
+    def step_seed(self) -> int:
+        """A number that is another one in each step."""
+        return (self.seed * 10_007 + self.epoch) * 1_000_003 + self.batch
 
-@contextlib.contextmanager
-def _flushed_denormals():
-    """Numbers below 1e-38 become 0 inside: as a network saturates, its gradients sink that low, where a CPU calculates
-    slowly. Attacks go without, since for them an exactly zero gradient is a finding.
-    """
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
+    # --- the loop ---
 
+    def finish_epoch(self, save: Callable[[Run], None] | None) -> None:
+        """The rest of an epoch, of which a resumed run may have done a part."""
+        with flushed_denormals():
+            if self.history and self.history[-1].get("rests"):
+                self.epoch += 1
+            else:
+                self._end_epoch(self._steps(save))
+        if save is not None:
+            save(self)
 
-class _Run:
-    """The state of one training between two saves: network, optimiser, position in the epoch, history."""
-
-    def __init__(self, spec: Training, dataset: data.Dataset, store: Store, name: str, progress: bool):
-        self.spec, self.dataset, self.store, self.name, self.progress = spec, dataset, store, name, progress
-        self.device = dataset.train.images.device
-        self.model = models.build(spec.model, spec.seed, spec.width).to(self.device)
-        if spec.parent is not None:
-            self.model.load_state_dict(checkpoint(spec.parent, spec.parent_epoch, dataset, store).model.state_dict())
-        self.optimizer = _optimizer(spec, self.model)
-        self.epoch, self.batch, self.loss_sum, self.seconds, self.history = 0, 0, 0.0, 0.0, []
-        self.patches = None
-        if spec.copies == "patched":
-            ids = torch.arange(len(dataset.train), device=self.device)
-            self.patches = patches.make_patches(dataset.train.images, ids, spec.patch_size, spec.patch_count, spec.seed)
-
-    def until(self, wanted: list[int]) -> None:
-        self._resume(wanted[0])
-        label = f"{self.spec.model} {describe(self.spec)}"
-        with tqdm(total=wanted[-1], initial=self.epoch, desc=label, unit="epoch", disable=not self.progress) as bar:
-            while self.epoch < wanted[-1]:
-                self._finish_epoch()
-                bar.update(1)
-                bar.set_postfix(self.history[-1], refresh=False)
-                if self.epoch in wanted:
-                    meta = {
-                        "spec": self.spec.content(),
-                        "history": self.history,
-                        "seconds": round(self.seconds, 2),
-                        "device": device_name(self.device),
-                    }
-                    self.store.save(f"{self.name}/epoch-{self.epoch:04d}", self.model.state_dict(), meta)
-                self._save()  # after the checkpoint: a kill between the two must not skip it
-
-    def _finish_epoch(self) -> None:
-        if self.history and self.history[-1].get("rests"):
-            self.epoch += 1
-            return
-        order = self._order()
-        size = self.spec.batch_size
+    def _steps(self, save: Callable[[Run], None] | None) -> bool:
+        """Train to the epoch's end, or until the target is near; says which."""
+        order, size = self._order(), self.recipe.batch_size
         batches = -(-len(order) // size)
         last_save = started = time.monotonic()
         self.model.train()
         rests = False
         while self.batch < batches and not rests:
             self._set_rate(self.epoch + self.batch / batches)
-            self.loss_sum += self._step(order[self.batch * size : (self.batch + 1) * size])
+            batch = self._batch(order[self.batch * size : (self.batch + 1) * size])
+            self.loss_sum = self.loss_sum + self.defence.step(self, batch) * len(batch.rows)
             self.batch += 1
             rests = self.batch * CHECKS % batches < CHECKS and self._is_near_target()
-            if not rests and time.monotonic() - last_save > SAVE_EVERY:
+            if save is not None and not rests and self.batch < batches and time.monotonic() - last_save > SAVE_EVERY:
                 self.seconds += time.monotonic() - started
-                self._save()
+                save(self)
                 last_save = started = time.monotonic()
         self.seconds += time.monotonic() - started
-        trained = min(self.batch * size, len(order))
+        return rests
+
+    def _end_epoch(self, rests: bool) -> None:
+        trained = min(self.batch * self.recipe.batch_size, len(self.images) * self.defence.passes)
         self.epoch, self.batch = self.epoch + 1, 0
-        clean, saturated = clean_accuracy(self.model, self.dataset.test)
-        self.history.append(
-            {
-                "epoch": self.epoch,
-                "loss": round(float(self.loss_sum) / trained, 6),
-                "clean": round(clean, 4),
-                "saturated": round(saturated, 4),
-            }
-            | ({"rests": True} if rests else {})
-        )
+        entry: dict = {"epoch": self.epoch, "loss": round(float(self.loss_sum) / trained, 6)}
+        if self.test is not None:
+            clean, saturated = clean_accuracy(self.model, *self.test)
+            entry |= {"clean": round(clean, 4), "saturated": round(saturated, 4)}
+        self.history.append(entry | ({"rests": True} if rests else {}))
         self.loss_sum = 0.0
 
     def _is_near_target(self) -> bool:
-        target = self.spec.target
-        return target is not None and abs(clean_accuracy(self.model, self.dataset.test)[0] - target) <= NEAR
+        target = self.recipe.target
+        if target is None or self.test is None:
+            return False
+        return abs(clean_accuracy(self.model, *self.test)[0] - target) <= NEAR
 
     def _set_rate(self, epoch: float) -> None:
         """One cycle: the rate climbs for a quarter of it and falls to 0 in the rest, both in a straight line."""
-        if self.spec.cycle is not None:
-            part = min(epoch / self.spec.cycle, 1.0)
+        if self.recipe.cycle is not None:
+            part = min(epoch / self.recipe.cycle, 1.0)
             for group in self.optimizer.param_groups:
-                group["lr"] = self.spec.lr * min(part / 0.25, (1 - part) / 0.75)
+                group["lr"] = self.recipe.lr * min(part / 0.25, (1 - part) / 0.75)
 
     def _order(self) -> Tensor:
-        """Shuffled numbers of an epoch's examples: below N an image, from N on the copy of image number - N."""
-        count = len(self.dataset.train) * (1 if self.spec.copies == "none" else 2)
-        generator = torch.Generator().manual_seed(self.spec.seed * 1_000_003 + self.epoch)
-        return torch.randperm(count, generator=generator).to(self.device)
+        """Shuffled numbers of an epoch's examples: number modulo N is an image, number div N its showing."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return torch.randperm(len(self.images) * self.defence.passes, generator=generator).to(self.images.device)
 
-    def _step(self, numbers: Tensor) -> Tensor:
-        rows = numbers % len(self.dataset.train)
-        images, labels = self.dataset.train.images[rows], self.dataset.train.labels[rows]
-        if self.patches is not None:
-            images = patches.paste(images, self.patches[rows], numbers >= len(self.dataset.train))
-        if self.spec.augment:
-            images = crop_and_flip(images, rows, self.spec.seed, self.epoch)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=has_fast_bfloat16(self.device)):
-            logits = self.model(images.float() / 255)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.spec.label_smoothing)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach() * len(rows)
+    def _batch(self, numbers: Tensor) -> Batch:
+        rows = numbers % len(self.images)
+        return Batch(self.images[rows], self.labels[rows], rows, numbers >= len(self.images))
 
-    def _save(self) -> None:
+    def state(self) -> State:
+        """Everything that the rest of the run depends on, as copies: tensors by name, and JSON-able data."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
+        tensors |= {f"memory.{k}": v for k, v in self.memory.items()}
         tensors["loss_sum"] = torch.as_tensor(self.loss_sum, dtype=torch.float32)
-        meta = {"epoch": self.epoch, "batch": self.batch, "seconds": self.seconds, "history": self.history}
-        self.store.save(f"{self.name}/latest", tensors, meta)
+        meta = {"epoch": self.epoch, "batch": self.batch, "seconds": self.seconds, "history": list(self.history)}
+        return {k: v.detach().clone() for k, v in tensors.items()}, meta
 
-    def _resume(self, first_wanted: int) -> None:
-        """Go on from the last save, unless a wanted epoch lies before it."""
-        if not self.store.has(f"{self.name}/latest"):
-            return
-        tensors, meta = self.store.load(f"{self.name}/latest")
-        if meta["epoch"] >= first_wanted:
-            return
-        self.epoch, self.batch, self.seconds, self.history = (
-            meta["epoch"],
-            meta["batch"],
-            meta["seconds"],
-            meta["history"],
-        )
-        self.loss_sum = tensors["loss_sum"].to(self.device)
-        self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+    def restore(self, state: State) -> None:
+        tensors, meta = state
+        self.epoch, self.batch, self.seconds = meta["epoch"], meta["batch"], meta["seconds"]
+        self.history = list(meta["history"])
+        self.loss_sum = tensors["loss_sum"].to(self.images.device)
+        self.model.load_state_dict(_under(tensors, "model."))
         states: dict[int, dict] = {}
-        for k, v in tensors.items():
-            if k.startswith("optimizer."):
-                _, index, field = k.split(".")
-                states.setdefault(int(index), {})[field] = v
+        for k, v in _under(tensors, "optimizer.").items():
+            index, name = k.split(".")
+            states.setdefault(int(index), {})[name] = v.clone()  # the optimiser works on what it is given
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": states})
+        self.memory = {k: v.to(self.images.device, copy=True) for k, v in _under(tensors, "memory.").items()}
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    weights, lr, decay = model.parameters(), recipe.lr, recipe.weight_decay
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(weights, lr=lr, momentum=0.9, nesterov=True, weight_decay=decay)
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(weights, lr=lr, eps=1e-7, weight_decay=decay)
+    return torch.optim.RMSprop(weights, lr=lr, alpha=0.9, eps=1e-7, weight_decay=decay)
 
 
 def crop_and_flip(images: Tensor, ids: Tensor, seed: int, epoch: int) -> Tensor:
@@ -229,41 +320,26 @@ def crop_and_flip(images: Tensor, ids: Tensor, seed: int, epoch: int) -> Tensor:
     return padded[numbers, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _optimizer(spec: Training, model: nn.Module) -> torch.optim.Optimizer:
-    """Adam or RMSprop with Keras' constants, since the paper's settings are not printed and its wording fits Keras.
-
-    SGD with Nesterov momentum is what trains CIFAR-10 networks quickly and well.
-    """
-    if spec.optimizer == "sgd":
-        return torch.optim.SGD(
-            model.parameters(), lr=spec.lr, momentum=0.9, nesterov=True, weight_decay=spec.weight_decay
-        )
-    if spec.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=spec.lr, eps=1e-7, weight_decay=spec.weight_decay)
-    return torch.optim.RMSprop(model.parameters(), lr=spec.lr, alpha=0.9, eps=1e-7, weight_decay=spec.weight_decay)
-
-
 @torch.no_grad()
-def clean_accuracy(model: nn.Module, split: data.Split, batch_size: int = 500) -> tuple[float, float]:
+def clean_accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 500) -> tuple[float, float]:
     """Clean accuracy in percent, and the percentage of images whose true-class probability is above 1 - 1e-7.
 
-    The probability is computed in float64 from float32 logits, so that the threshold is not a matter of rounding.
-    The model's mode is left as it was.
+    Images uint8 [N, C, H, W], labels int64 [N]. The model's mode is left as it was.
     """
     was_training = model.training
     model.eval()
-    correct = saturated = 0
-    for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
-        logits = model(images.float() / 255)
-        rest = logits.double().softmax(1).scatter(1, labels[:, None], 0.0).sum(1)  # 1 - p(true), without cancellation
-        correct += int((logits.argmax(1) == labels).sum())
-        saturated += int((rest < SATURATED).sum())
+    parts = list(zip(images.split(batch_size), labels.split(batch_size), strict=True))
+    logits = [(model(some.float() / 255), truth) for some, truth in parts]
     model.train(was_training)
-    return 100 * correct / len(split), 100 * saturated / len(split)
+    correct = sum(int((answer.argmax(1) == truth).sum()) for answer, truth in logits)
+    sure = sum(int(is_saturated(answer, truth).sum()) for answer, truth in logits)
+    return 100 * correct / len(images), 100 * sure / len(images)
 
 
-def describe(spec: Training) -> str:
-    """A training in two words: its column of the paper's tables."""
-    if spec.copies == "patched":
-        return f"{spec.patch_size}-P{spec.patch_count} {spec.optimizer}"
-    return f"no patches {spec.optimizer}" if spec.copies == "unmodified" else f"pre-training {spec.optimizer}"
+def is_saturated(logits: Tensor, labels: Tensor) -> Tensor:
+    """bool [B]: the true class's probability is above 1 - 1e-7.
+
+    It is computed in float64 from float32 logits [B, K], so that the threshold is not a matter of rounding.
+    """
+    rest = logits.double().softmax(1).scatter(1, labels[:, None], 0.0).sum(1)  # 1 - p(true), without cancellation
+    return rest < SATURATED

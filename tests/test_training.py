@@ -1,71 +1,32 @@
-"""A training can be killed, resumed and extended to bitwise the same weights; its control differs in patches alone."""
+"""Training alone: any network and tensors go in, and a state taken at any save goes on to bitwise the same weights."""
 
 import os
 import signal
-import time
 from collections import Counter
-from unittest.mock import ANY
 
 import pytest
 import torch
 from conftest import tiny_dataset
+from small_networks import Small, Spy, bytes_of, new, same
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from reprolib import models, patches, training
-from reprolib.data import Split
-from reprolib.specs import Training
-from reprolib.store import Store, StoreError
+from reprolib import defenses, training
+from reprolib.training import Recipe
 
-PLAIN = Training(dataset="tiny", model="small", optimizer="adam", lr=3e-3, batch_size=60)
-PATCHED = Training(dataset="tiny", model="small", optimizer="rmsprop", lr=1e-3, batch_size=60, copies="patched",
-                   patch_size=7, patch_count=1)
-CYCLE = Training(dataset="tiny", model="small", optimizer="sgd", lr=0.05, batch_size=60, weight_decay=5e-4, augment=True,
-                 cycle=3)
-REAL_PLAIN, REAL_PATCHED = (spec.model_copy(update={"model": "fmnistconv", "lr": 1e-3}) for spec in (PLAIN, PATCHED))
-STEPS = {"none": 5, "patched": 9}  # per epoch: 256 and 2 * 256 images in batches of 60, the last one smaller
-EPOCHS = 3
+ADAM = Recipe(optimizer="adam", lr=3e-3, batch_size=60)
+RMSPROP = Recipe(optimizer="rmsprop", lr=1e-3, batch_size=60, label_smoothing=0.1)
+CYCLE = Recipe(optimizer="sgd", lr=0.05, batch_size=60, weight_decay=5e-4, augment=True, cycle=3)
+PATCHED = defenses.Patched(size=7, count=1)
+STEPS = {None: 5, PATCHED: 9}  # per epoch: 256 and 2 * 256 images in batches of 60, the last one smaller
+KINDS = [(ADAM, None), (RMSPROP, PATCHED), (CYCLE, None)]
+IDS = ["adam", "rmsprop, patched", "sgd in a cycle, augmented"]
 
 
-class Small(nn.Module):
-    """F-MNISTconv's first two layers and its last, with few filters: its files take no time to write."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(1, 8, 8, stride=2, padding=3), nn.ReLU(), nn.Conv2d(8, 8, 6, stride=2),
-                                    nn.ReLU(), nn.Flatten(), nn.Linear(8 * 5 * 5, 10))
-
-    def forward(self, images):
-        return self.layers(images)
-
-
-class Spy(nn.Module):
-    """A linear network that keeps what it is trained on."""
-
-    seen: list[torch.Tensor] = []
-
-    def __init__(self):
-        super().__init__()
-        self.fc = nn.Linear(28 * 28, 10)
-
-    def forward(self, images):
-        if self.training:
-            Spy.seen.append((images * 255).round().to(torch.uint8))
-        return self.fc(images.flatten(1))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def networks():
-    """`small` and `spy` can be built like the real networks, in this file only."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(models.BUILDERS, "small", Small)
-        patched.setitem(models.BUILDERS, "spy", Spy)
-        yield
-
-
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(tmp_path / "store")
+def fit(model=None, defence=None, recipe=ADAM, dataset=None, **options) -> training.Run:
+    split, test = (dataset or tiny_dataset()).train, (dataset or tiny_dataset()).test
+    options = {"epochs": 1, "test": (test.images, test.labels), "progress": False} | options
+    return training.fit(model or new(), split.images, split.labels, defence, recipe, **options)
 
 
 @pytest.fixture
@@ -77,314 +38,203 @@ def steps():
     handle.remove()
 
 
-@pytest.fixture(scope="module")
-def whole(networks, tiny, tmp_path_factory) -> Store:
-    """All five trainings, run without interruption, with every epoch's checkpoint."""
-    store = Store(tmp_path_factory.mktemp("whole"))
-    for spec in (PLAIN, PATCHED, CYCLE, REAL_PLAIN, REAL_PATCHED):
-        training.train(spec, [1, 2] if spec.model == "fmnistconv" else [1, 2, 3], tiny, store, progress=False)
-    return store
+@pytest.fixture
+def save_always(monkeypatch):
+    monkeypatch.setattr(training, "SAVE_EVERY", -1.0)
 
 
-def weights(spec: Training, epoch: int, dataset, store: Store) -> dict[str, torch.Tensor]:
-    return training.checkpoint(spec, epoch, dataset, store).model.state_dict()
-
-
-def identical(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-def assert_same_run(spec: Training, dataset, store: Store, reference: Store, epoch: int = EPOCHS) -> None:
-    ours, theirs = (training.checkpoint(spec, epoch, dataset, s) for s in (store, reference))
-    assert identical(ours.model.state_dict(), theirs.model.state_dict())
+def assert_same(ours: training.Run, theirs: training.Run) -> None:
+    assert same(ours.model.state_dict(), theirs.model.state_dict())
     assert ours.history == theirs.history
 
 
-# --- killed and resumed -------------------------------------------------------------------------------------------
+# --- killed and resumed -----------------------------------------------------------------------------------------------
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+@pytest.mark.parametrize("recipe, defence", KINDS, ids=IDS)
+def test_a_state_taken_at_any_save_resumes_bitwise(recipe, defence, save_always, steps):
+    states = []
+    whole = fit(recipe=recipe, defence=defence, epochs=3, save=lambda run: states.append(run.state()))
+    assert len(steps) == len(states) == 3 * STEPS[defence]  # one after each step
+    for done, state in list(enumerate(states, start=1))[::2]:
+        del steps[:]
+        assert_same(fit(recipe=recipe, defence=defence, epochs=3, resume=state), whole)
+        assert len(steps) == 3 * STEPS[defence] - done, "no step is made twice"
 
 
-def prepare(save_every: float):
-    """What a child process needs: it shares the code with this process, not what the fixtures changed."""
-    models.BUILDERS["small"] = Small
-    training.SAVE_EVERY = save_every
+def test_a_state_is_a_copy_that_neither_run_writes_into(save_always):
+    """So a caller may keep it, and begin from it as often as she likes."""
+    states = []
+    whole = fit(epochs=2, save=lambda run: states.append(run.state()))
+    middle = states[3]
+    for _ in range(2):
+        assert_same(fit(epochs=2, resume=middle), whole)
+    assert middle[1]["epoch"] == 0 and middle[1]["batch"] == 4 and middle[1]["history"] == []
 
 
-def train_and_die_at_step(root, spec, epochs, fatal):
+def test_a_state_is_tensors_and_plain_data(save_always):
+    kept = []
+    fit(recipe=CYCLE, save=lambda run: kept.append((run.state(), run.batch)))
+    (tensors, meta), _ = kept[2]
+    assert all(isinstance(tensor, torch.Tensor) and not tensor.requires_grad for tensor in tensors.values())
+    assert all(isinstance(value, int | float | list) for value in meta.values())
+    assert [batch for _, batch in kept] == [1, 2, 3, 4, 0], "0 says that an epoch has just ended"
+
+
+def train_and_die(path, recipe, defence, epochs, fatal):
+    """Die after so many steps; the file holds the state of the last save."""
     taken = []
 
     def count(*_):
         taken.append(1)
         if len(taken) == fatal:
-            die()
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    prepare(save_every=0)
+    def save(run):
+        torch.save(run.state(), path.with_suffix(".new"))
+        os.replace(path.with_suffix(".new"), path)
+
+    training.SAVE_EVERY = -1.0
     register_optimizer_step_post_hook(count)
-    training.train(spec, [epochs], tiny_dataset(), Store(root), progress=False)
+    fit(recipe=recipe, defence=defence, epochs=epochs, save=save)
 
 
-def train_and_die_after_write(root, spec, epoch, fatal):
-    class Fatal(Store):
-        writes = 0
-
-        def save(self, *args):
-            super().save(*args)
-            self.writes += 1
-            if self.writes == fatal:
-                die()
-
-    prepare(save_every=0)
-    training.train(spec, [epoch], tiny_dataset(), Fatal(root), progress=False)
-
-
-def train_until_killed(root, spec, started):
-    prepare(save_every=0.05)
-    dataset = tiny_dataset()
-    started.set()
-    training.train(spec, [EPOCHS], dataset, Store(root), progress=False)
-
-
-def run(processes, target, *args):
-    process = processes.Process(target=target, args=args)
+@pytest.mark.parametrize("recipe, defence", KINDS, ids=IDS)
+def test_killed_in_the_middle_of_an_epoch(recipe, defence, processes, tmp_path, steps):
+    fatal = STEPS[defence] + 3  # in epoch 2; its predecessor was the last that could be saved
+    process = processes.Process(target=train_and_die, args=(tmp_path / "state", recipe, defence, 3, fatal))
     process.start()
     process.join(120)
     assert process.exitcode == -signal.SIGKILL
+    resumed = fit(recipe=recipe, defence=defence, epochs=3, resume=torch.load(tmp_path / "state"))
+    assert len(steps) == 3 * STEPS[defence] - (fatal - 1)
+    assert_same(resumed, fit(recipe=recipe, defence=defence, epochs=3))
 
 
-@pytest.mark.parametrize("spec, epochs", [(PLAIN, 3), (PATCHED, 3), (CYCLE, 3), (REAL_PLAIN, 2), (REAL_PATCHED, 2)],
-                         ids=["adam", "rmsprop, patched", "sgd in a cycle, augmented", "F-MNISTconv, adam", "F-MNISTconv, rmsprop, patched"])
-def test_killed_in_the_middle_of_an_epoch(spec, epochs, tiny, store, whole, processes, steps):
-    fatal = STEPS[spec.copies] + 3  # in epoch 2; its predecessor was the last that could be saved
-    run(processes, train_and_die_at_step, store.root, spec, epochs, fatal)
-    assert not store.has(f"{training.artefact(spec, tiny)}/epoch-{epochs:04d}")
-    training.train(spec, [epochs], tiny, store, progress=False)
-    assert len(steps) == epochs * STEPS[spec.copies] - (fatal - 1)
-    assert_same_run(spec, tiny, store, whole, epochs)
+def test_without_a_cycle_more_epochs_extend_a_run():
+    kept = {}
+    whole = fit(epochs=3, save=lambda run: kept.setdefault(run.epoch, run.state()))
+    short = fit(epochs=1)
+    assert same(short.model.state_dict(), {k.removeprefix("model."): v for k, v in kept[1][0].items() if "model." in k})
+    assert whole.history[:1] == short.history
+    assert_same(fit(epochs=3, resume=short.state()), whole)
 
 
-@pytest.mark.parametrize("fatal, done", [
-    (3, 3), (6, 5), (9, 8),
-    (12, 10), (13, 10),
-])
-def test_killed_after_any_write_loses_no_step(fatal, done, tiny, store, whole, processes, steps):
-    """An epoch writes 5 times after a step and once at its end; the second and last writes its checkpoint before that."""
-    run(processes, train_and_die_after_write, store.root, PLAIN, 2, fatal)
-    training.train(PLAIN, [2], tiny, store, progress=False)
-    assert len(steps) == 2 * STEPS[PLAIN.copies] - done
-    assert_same_run(PLAIN, tiny, store, whole, epoch=2)
-
-
-def test_killed_again_and_again_at_any_moment(tiny, store, whole, processes):
-    exits = []
-    for seconds in (0.1, 0.2, 0.3, 0.4):
-        started = processes.Event()
-        process = processes.Process(target=train_until_killed, args=(store.root, PATCHED, started))
-        process.start()
-        assert started.wait(60)
-        time.sleep(seconds)
-        process.kill()
-        process.join()
-        exits.append(process.exitcode)
-    assert exits[0] == -signal.SIGKILL
-    training.train(PATCHED, [EPOCHS], tiny, store, progress=False)
-    assert_same_run(PATCHED, tiny, store, whole)
-
-
-# --- extended, repeated, shared -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("spec", [PLAIN, PATCHED], ids=["adam", "rmsprop, patched"])
-def test_more_epochs_later_extend_the_run(spec, tiny, store, whole, steps):
-    training.train(spec, [1], tiny, store, progress=False)
-    training.train(spec, [EPOCHS], tiny, store, progress=False)
-    assert len(steps) == EPOCHS * STEPS[spec.copies]
-    assert_same_run(spec, tiny, store, whole, epoch=1)
-    assert_same_run(spec, tiny, store, whole)
-
-
-def test_training_in_bfloat16_keeps_float32_weights_and_goes_on_where_it_was(tiny, store, whole, tmp_path, monkeypatch):
+def test_training_in_bfloat16_keeps_float32_weights_and_goes_on_where_it_was(monkeypatch):
+    exact = fit(epochs=3).model.state_dict()
     monkeypatch.setattr(training, "has_fast_bfloat16", lambda device: True)
-    training.train(PLAIN, [EPOCHS], tiny, store, progress=False)
-    in_parts = Store(tmp_path / "in parts")
-    for epoch in (1, EPOCHS):
-        training.train(PLAIN, [epoch], tiny, in_parts, progress=False)
-    found = weights(PLAIN, EPOCHS, tiny, store)
-    assert identical(found, weights(PLAIN, EPOCHS, tiny, in_parts))
-    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
-    exact = weights(PLAIN, EPOCHS, tiny, whole)
-    assert not identical(found, exact), "it is another arithmetic"
-    assert all(torch.allclose(found[name], exact[name], atol=0.05) for name in exact), "though not by much"
+    found = fit(epochs=3)
+    assert_same(fit(epochs=3, resume=fit(epochs=1).state()), found)
+    weights = found.model.state_dict()
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    assert not same(weights, exact), "it is another arithmetic"
+    assert all(torch.allclose(weights[name], exact[name], atol=0.05) for name in exact), "though not by much"
 
 
-def test_an_epoch_before_the_last_one_can_be_asked_for_later(tiny, store, whole):
-    training.train(PLAIN, [2], tiny, store, progress=False)
-    training.train(PLAIN, [1], tiny, store, progress=False)
-    assert_same_run(PLAIN, tiny, store, whole, epoch=1)
-    assert_same_run(PLAIN, tiny, store, whole, epoch=2)
+# --- what a run leaves alone, and what it says ------------------------------------------------------------------------
 
 
-def test_epochs_that_are_there_are_not_computed_again(tiny, store, steps):
-    training.train(PLAIN, [1, 2], tiny, store, progress=False)
-    folder = store.root / training.artefact(PLAIN, tiny)
-    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.safetensors")}
-    assert len(before) == 3  # two epochs and the place to go on from
-    taken = len(steps)
-    training.train(PLAIN, [1, 2], tiny, store, progress=False)
-    training.train(PLAIN, [2], tiny, store, progress=False)
-    assert len(steps) == taken
-    assert {path: path.stat().st_mtime_ns for path in folder.glob("*.safetensors")} == before
-
-
-def test_training_leaves_the_global_random_numbers_alone(tiny, store):
+def test_training_leaves_the_global_random_numbers_alone():
+    torch.manual_seed(5)
     before = torch.get_rng_state()
-    training.train(PATCHED, [1], tiny, store, progress=False)
+    for recipe, defence in KINDS:
+        fit(recipe=recipe, defence=defence)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_data_set_is_part_of_the_address(tiny):
-    assert training.artefact(PLAIN, tiny) == training.artefact(PLAIN, tiny_dataset())
-    assert training.artefact(PLAIN, tiny) != training.artefact(PLAIN, tiny_dataset(train=255, test=129))
-    assert training.artefact(PLAIN, tiny) != training.artefact(PATCHED, tiny)
+def test_denormal_numbers_are_back_after_training():
+    """Training flushes them to zero for speed; an attack counts exactly zero gradients and must see them."""
+    fit()
+    assert float(torch.tensor(1e-40) * 1) > 0
 
 
-# --- damaged and missing checkpoints ------------------------------------------------------------------------------
+def test_denormal_numbers_are_back_after_training_that_broke_off():
+    def broken(run):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(save=broken)
+    assert float(torch.tensor(1e-40) * 1) > 0
 
 
-def test_checkpoint_that_was_never_trained(tiny, store):
-    with pytest.raises(StoreError, match="epoch-0007.*run the training"):
-        training.checkpoint(PLAIN, 7, tiny, store)
+@pytest.mark.parametrize("recipe, defence", KINDS[:2], ids=IDS[:2])
+def test_history_says_what_the_network_was_after_each_epoch(recipe, defence):
+    dataset, seen = tiny_dataset(), []
 
+    def look(run):
+        if run.batch == 0:
+            seen.append(training.clean_accuracy(run.model, dataset.test.images, dataset.test.labels))
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
-def test_truncated_checkpoint(share, tiny, store, whole):
-    name = f"{training.artefact(PLAIN, tiny)}/epoch-0001"
-    content = whole.path(name).read_bytes()
-    store.path(name).parent.mkdir(parents=True)
-    store.path(name).write_bytes(content[: int(share * len(content))])
-    with pytest.raises(StoreError) as caught:
-        training.checkpoint(PLAIN, 1, tiny, store)
-    message = str(caught.value)
-    assert str(store.path(name)) in message and "delete that file and run again" in message and "\n" not in message
-
-
-def test_truncated_resume_file_can_be_deleted_as_the_message_says(tiny, store, whole):
-    training.train(PLAIN, [1], tiny, store, progress=False)
-    latest = store.path(f"{training.artefact(PLAIN, tiny)}/latest")
-    latest.write_bytes(latest.read_bytes()[:-100])
-    with pytest.raises(StoreError) as caught:
-        training.train(PLAIN, [2], tiny, store, progress=False)
-    assert str(latest) in str(caught.value) and "delete that file and run again" in str(caught.value)
-    latest.unlink()
-    training.train(PLAIN, [2], tiny, store, progress=False)
-    assert_same_run(PLAIN, tiny, store, whole, epoch=2)
-
-
-# --- what is learnt, and from what --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("spec", [PLAIN, PATCHED], ids=["adam", "rmsprop, patched"])
-def test_history_and_weights_of_every_epoch(spec, tiny, whole):
-    last = training.checkpoint(spec, EPOCHS, tiny, whole)
-    assert [entry["epoch"] for entry in last.history] == [1, 2, 3]
-    for epoch, entry in enumerate(last.history, start=1):
+    run = fit(recipe=recipe, defence=defence, epochs=3, save=look)
+    assert [entry["epoch"] for entry in run.history] == [1, 2, 3]
+    for entry, (clean, saturated) in zip(run.history, seen, strict=True):
         assert entry.keys() == {"epoch", "loss", "clean", "saturated"}
-        there = training.checkpoint(spec, epoch, tiny, whole)
-        clean, saturated = training.clean_accuracy(there.model, tiny.test)
-        assert entry["clean"] == round(clean, 4) and entry["saturated"] == round(saturated, 4)
-        assert there.history == last.history[:epoch]
-        assert not there.model.training
-    assert 0 < last.history[-1]["loss"] < last.history[0]["loss"] < 2.5  # ln 10 = 2.30 is guessing
-    assert last.history[-1]["clean"] > 90  # the patterns are easy
-    assert last.seconds > 0 and "CPU" in last.device
+        assert (entry["clean"], entry["saturated"]) == (round(clean, 4), round(saturated, 4))
+    assert 0 < run.history[-1]["loss"] < run.history[0]["loss"] < 2.5  # ln 10 = 2.30 is guessing
+    assert run.history[-1]["clean"] > 90  # the patterns are easy
+    assert run.seconds > 0 and not run.model.training
 
 
-@pytest.fixture
-def trained_on(tiny, store):
-    """The batches, uint8, of one epoch of a training that differs from a plain one in the given fields."""
-    def trained_on(**fields):
-        Spy.seen = []
-        spec = Training(dataset="tiny", model="spy", optimizer="adam", lr=1e-3, batch_size=60, **fields)
-        training.train(spec, [1], tiny, store, progress=False)
-        return Spy.seen
-
-    return trained_on
+def test_without_test_images_history_has_the_loss_alone():
+    run = fit(test=None)
+    assert [entry.keys() for entry in run.history] == [{"epoch", "loss"}]
+    assert same(run.model.state_dict(), fit().model.state_dict()), "they are looked at, no more"
 
 
-def test_an_epoch_shows_every_image_once_in_shuffled_order(trained_on, tiny):
-    seen = torch.cat(trained_on())
-    assert not torch.equal(seen, tiny.train.images)
-    assert Counter(map(bytes, seen.numpy())) == Counter(map(bytes, tiny.train.images.numpy()))
+def test_the_network_is_trained_in_place():
+    model = new()
+    run = fit(model)
+    assert run.model is model and not same(model.state_dict(), new().state_dict())
 
 
-@pytest.mark.parametrize("size, count", [(7, 1), (11, 1), (7, 2), (11, 2)])
-def test_the_control_differs_in_the_patches_alone(trained_on, tiny, size, count):
-    control = trained_on(copies="unmodified", seed=5)
-    patched = trained_on(copies="patched", patch_size=size, patch_count=count, seed=5)
-    assert [len(batch) for batch in control] == [len(batch) for batch in patched] == [60] * 8 + [32]
-
-    control, patched = torch.cat(control), torch.cat(patched)
-    originals = tiny.train.images
-    assert Counter(map(bytes, control.numpy())) == {bytes(image): 2 for image in originals.numpy()}
-
-    outside = torch.ones(28, 28, dtype=torch.bool)
-    for top, left in patches.boxes(28, 28, size, count):
-        outside[top : top + size, left : left + size] = False
-    assert torch.equal(control[..., outside], patched[..., outside])
-
-    drawn = patches.make_patches(originals, torch.arange(len(originals)), size, count, 5)
-    copies = patches.paste(originals, drawn, torch.ones(len(originals), dtype=torch.bool))
-    union = Counter(map(bytes, originals.numpy())) + Counter(map(bytes, copies.numpy()))
-    assert Counter(map(bytes, patched.numpy())) == union
+def test_progress_is_a_bar_and_silence_is_silence(capfd):
+    fit(progress=True)
+    assert "1/1" in capfd.readouterr().err
+    fit(progress=False)
+    assert capfd.readouterr() == ("", "")
 
 
-def test_both_halves_of_the_union_are_mixed(trained_on, tiny):
-    """The images are not all shown before the copies."""
-    patched = trained_on(copies="patched", patch_size=11, patch_count=2)
-    originals = set(map(bytes, tiny.train.images.numpy()))
-    shares = [sum(bytes(image) in originals for image in batch.numpy()) / len(batch) for batch in patched]
-    assert all(0 < share < 1 for share in shares)
+# --- from what it learns ----------------------------------------------------------------------------------------------
 
 
-def test_the_seed_changes_order_and_draws(trained_on):
-    assert not torch.equal(torch.cat(trained_on(seed=0)), torch.cat(trained_on(seed=1)))
-
-
-def test_epochs_are_shuffled_anew(tiny, store):
+def shown(defence=None, recipe=Recipe(batch_size=60), **options) -> list[torch.Tensor]:  # noqa: B008
+    """The batches of a training."""
     Spy.seen = []
-    spec = Training(dataset="tiny", model="spy", optimizer="adam", lr=1e-3, batch_size=256)
-    training.train(spec, [2], tiny, store, progress=False)
-    first, second = Spy.seen
-    assert not torch.equal(first, second)
-    assert Counter(map(bytes, first.numpy())) == Counter(map(bytes, second.numpy()))
+    fit(new(Spy), defence, recipe, **options)
+    return Spy.seen
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
-def test_fine_tuning_starts_from_its_parents_weights(optimizer, tiny, store, whole):
-    """With steps too small for float32 to see, the fine-tuned network is its parent, not a fresh or later one."""
-    training.train(PLAIN, [1, 2], tiny, store, progress=False)
-    tuned = Training(dataset="tiny", model="small", optimizer=optimizer, lr=1e-30, batch_size=256, seed=9,
-                     parent=PLAIN, parent_epoch=1, copies="unmodified")
-    training.train(tuned, [1], tiny, store, progress=False)
-    assert identical(weights(tuned, 1, tiny, store), weights(PLAIN, 1, tiny, whole))
-    assert not identical(weights(tuned, 1, tiny, store), weights(PLAIN, 2, tiny, whole))
+def test_an_epoch_shows_every_image_once_in_shuffled_order(tiny):
+    seen = bytes_of(torch.cat(shown()))
+    assert seen != list(map(bytes, tiny.train.images.numpy()))
+    assert Counter(seen) == Counter(map(bytes, tiny.train.images.numpy()))
 
 
-def test_fine_tuning_needs_its_parent(tiny, store):
-    tuned = PATCHED.model_copy(update={"parent": PLAIN, "parent_epoch": 2})
-    with pytest.raises(StoreError, match="epoch-0002.*run the training"):
-        training.train(tuned, [1], tiny, store, progress=False)
+def test_the_seed_changes_the_order():
+    assert not torch.equal(torch.cat(shown(seed=0)), torch.cat(shown(seed=1)))
 
 
-def test_fine_tuning_leaves_its_parent_as_it_was(tiny, store, whole):
-    training.train(PLAIN, [1], tiny, store, progress=False)
-    training.train(PATCHED.model_copy(update={"parent": PLAIN, "parent_epoch": 1}), [1], tiny, store, progress=False)
-    assert_same_run(PLAIN, tiny, store, whole, epoch=1)
+def test_epochs_are_shuffled_anew():
+    first, second = shown(recipe=Recipe(batch_size=256), epochs=2)
+    assert not torch.equal(first, second) and Counter(bytes_of(first)) == Counter(bytes_of(second))
 
 
-# --- pre-training: augmentation, one cycle, a target ----------------------------------------------------------------
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "sgd"])
+def test_it_starts_from_the_weights_that_it_is_given(optimizer):
+    """With steps too small for float32 to see, the fine-tuned network is the given one."""
+    parent = fit(epochs=2).model
+    before = {name: tensor.clone() for name, tensor in parent.state_dict().items()}
+    tuned = fit(parent, defenses.Unmodified(), Recipe(optimizer=optimizer, lr=1e-30), seed=9).model
+    assert same(tuned.state_dict(), before)
+
+
+def test_label_smoothing_and_weight_decay_change_what_is_learnt():
+    plain = fit().model.state_dict()
+    for fields in ({"label_smoothing": 0.1}, {"weight_decay": 0.1}):
+        assert not same(fit(recipe=Recipe(**vars(ADAM) | fields)).model.state_dict(), plain)
+
+
+# --- augmentation, one cycle, a target --------------------------------------------------------------------------------
 
 
 def test_crops_are_shifted_by_up_to_four_pixels_and_flipped_at_even_odds():
@@ -413,17 +263,16 @@ def test_a_crop_depends_on_image_seed_and_epoch_alone():
         assert not torch.equal(training.crop_and_flip(images, ids, seed, epoch), whole)
 
 
-def test_augmentation_changes_what_is_shown(trained_on, tiny):
-    seen = torch.cat(trained_on(augment=True))
-    assert len(seen) == len(tiny.train)
-    assert set(map(bytes, seen.numpy())) - set(map(bytes, tiny.train.images.numpy()))
+def test_augmentation_changes_what_is_shown(tiny):
+    seen = bytes_of(torch.cat(shown(recipe=Recipe(batch_size=60, augment=True))))
+    assert len(seen) == len(tiny.train) and set(seen) - set(map(bytes, tiny.train.images.numpy()))
 
 
-def test_one_cycle_climbs_for_a_quarter_and_falls_to_zero(tiny, store):
+def test_one_cycle_climbs_for_a_quarter_and_falls_to_zero():
     rates = []
     handle = register_optimizer_step_post_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
     try:
-        training.train(CYCLE.model_copy(update={"cycle": 4}), [5], tiny, store, progress=False)
+        fit(recipe=Recipe(optimizer="sgd", lr=0.05, batch_size=60, cycle=4), epochs=5)
     finally:
         handle.remove()
     assert rates[:5] == pytest.approx([0, 0.01, 0.02, 0.03, 0.04])  # five steps to the epoch
@@ -433,38 +282,33 @@ def test_one_cycle_climbs_for_a_quarter_and_falls_to_zero(tiny, store):
     assert rates[20:] == [0] * 5  # after the cycle nothing moves any more
 
 
-def test_training_rests_once_the_clean_accuracy_is_near_its_target(tiny, store, steps, monkeypatch):
+def test_training_rests_once_the_clean_accuracy_is_near_its_target(steps, monkeypatch):
     """The accuracy passes 60 % somewhere within the first epochs; from then on all epochs hold the same network."""
     monkeypatch.setattr(training, "NEAR", 12.0)  # an easy data set, learnt in large steps
-    spec = Training(dataset="tiny", model="small", optimizer="sgd", lr=2e-3, batch_size=8, target=60.0)
-    training.train(spec, [10, 30], tiny, store, progress=False)
+    recipe = Recipe(optimizer="sgd", lr=2e-3, batch_size=8, target=60.0)
+    states = {}
+    found = fit(recipe=recipe, epochs=30, save=lambda run: states.setdefault(run.epoch, run.state()))
     taken = len(steps)
-    found = training.checkpoint(spec, 30, tiny, store)
     assert found.history[-1]["rests"] and abs(found.history[-1]["clean"] - 60.0) <= training.NEAR
     assert len(found.history) < 10 and not any("rests" in entry for entry in found.history[:-1])
-    assert identical(weights(spec, 10, tiny, store), weights(spec, 30, tiny, store))
     assert taken < 10 * 32  # a full epoch has 32 steps
-    training.train(spec, [40], tiny, store, progress=False)
-    assert len(steps) == taken and identical(weights(spec, 40, tiny, store), weights(spec, 30, tiny, store))
+    resumed = fit(recipe=recipe, epochs=40, resume=states[10])
+    assert len(steps) == taken and same(resumed.model.state_dict(), found.model.state_dict())
 
 
 @pytest.mark.parametrize("clean, rests", [(59.4, False), (59.5, True), (60.5, True), (60.6, False)])
-def test_near_a_target_is_within_half_a_point(tiny, store, monkeypatch, clean, rests):
+def test_near_a_target_is_within_half_a_point(monkeypatch, clean, rests):
     monkeypatch.setattr(training, "clean_accuracy", lambda *_: (clean, 0.0))
-    spec = PLAIN.model_copy(update={"target": 60.0})
-    training.train(spec, [1], tiny, store, progress=False)
-    assert training.checkpoint(spec, 1, tiny, store).history == [
-        {"epoch": 1, "loss": ANY, "clean": clean, "saturated": 0.0} | ({"rests": True} if rests else {})]
+    (entry,) = fit(recipe=Recipe(batch_size=60, target=60.0)).history
+    assert (entry["clean"], entry.get("rests", False)) == (clean, rests)
 
 
-def test_a_target_out_of_reach_costs_nothing_but_looks(tiny, store):
-    spec = PLAIN.model_copy(update={"target": 0.6})  # no share of so few is so near to 0, and the network learns
-    training.train(spec, [2], tiny, store, progress=False)
-    training.train(PLAIN, [2], tiny, store, progress=False)
-    assert identical(weights(spec, 2, tiny, store), weights(PLAIN, 2, tiny, store))
+def test_a_target_out_of_reach_costs_nothing_but_looks():
+    with_target = Recipe(**vars(ADAM) | {"target": 0.6})  # no share of so few is so near to 0, and the network learns
+    assert same(fit(recipe=with_target, epochs=2).model.state_dict(), fit(epochs=2).model.state_dict())
 
 
-# --- clean accuracy -----------------------------------------------------------------------------------------------
+# --- clean accuracy ---------------------------------------------------------------------------------------------------
 
 
 class Chosen(nn.Module):
@@ -478,9 +322,9 @@ class Chosen(nn.Module):
         return self.logits[(images[:, 0, 0, 0] * 255).round().long()]
 
 
-def numbered(labels: list[int]) -> Split:
+def numbered(labels: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
     images = torch.arange(len(labels), dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous()
-    return Split(images, torch.tensor(labels))
+    return images, torch.tensor(labels)
 
 
 def row(winner: int, margin: float, level: float = 0.0) -> list[float]:
@@ -495,32 +339,84 @@ def row(winner: int, margin: float, level: float = 0.0) -> list[float]:
     (20.0, 100.0),
     (200.0, 100.0),
     (1000.0, 100.0),
-])
+])  # fmt: skip
 @pytest.mark.parametrize("level", [0.0, -3.0])
 def test_saturated_means_above_one_minus_1e_7(margin, saturated, level):
     model = Chosen([row(4, margin, level)] * 3)
-    assert training.clean_accuracy(model, numbered([4, 4, 4])) == (100.0, saturated)
+    assert training.clean_accuracy(model, *numbered([4, 4, 4])) == (100.0, saturated)
 
 
 def test_a_network_sure_of_the_wrong_class_is_wrong_and_not_saturated():
-    assert training.clean_accuracy(Chosen([row(4, 30.0)] * 2), numbered([5, 5])) == (0.0, 0.0)
+    assert training.clean_accuracy(Chosen([row(4, 30.0)] * 2), *numbered([5, 5])) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 500])
 def test_shares_are_counted_over_all_images(batch_size):
     logits = [row(0, 20.0)] * 2 + [row(1, 10.0)] * 3 + [row(2, 20.0)] + [row(3, 5.0)] * 2
     labels = [0, 0, 1, 1, 1, 7, 3, 8]  # 2 saturated, 3 + 1 merely right, 1 + 1 wrong
-    assert training.clean_accuracy(Chosen(logits), numbered(labels), batch_size) == (75.0, 25.0)
+    assert training.clean_accuracy(Chosen(logits), *numbered(labels), batch_size) == (75.0, 25.0)
 
 
 @pytest.mark.parametrize("mode", [True, False])
 def test_clean_accuracy_evaluates_without_dropout_and_leaves_the_mode(mode):
     model = nn.Sequential(Chosen([row(4, 10.0)] * 200), nn.Dropout(0.9)).train(mode)
-    assert training.clean_accuracy(model, numbered([4] * 200)) == (100.0, 0.0)
+    assert training.clean_accuracy(model, *numbered([4] * 200)) == (100.0, 0.0)
     assert [module.training for module in model.modules()] == [mode] * 3
 
 
-def test_denormal_numbers_are_back_after_training(tiny, store):
-    """Training flushes them to zero for speed; an attack counts exactly zero gradients and must see them."""
-    training.train(PLAIN, [1], tiny, store, progress=False)
-    assert float(torch.tensor(1e-40) * 1) > 0
+# --- what is refused, before any step ---------------------------------------------------------------------------------
+
+
+class Says(nn.Module):
+    """Answers as `how` makes of Small's logits."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.net, self.how = Small(), how
+
+    def forward(self, images):
+        return self.how(self.net(images))
+
+
+IMAGES, LABELS = torch.zeros(6, 1, 28, 28, dtype=torch.uint8), torch.arange(6)
+
+
+@pytest.mark.parametrize("given, words", [
+    ({"images": IMAGES.float()}, ["training images are torch.float32", "expected a tensor uint8 [N, C, H, W]"]),
+    ({"images": IMAGES[:, 0]}, ["(6, 28, 28)", "uint8 [N, C, H, W]"]),
+    ({"images": IMAGES[:0], "labels": LABELS[:0]}, ["(0, 1, 28, 28)", "N >= 1"]),
+    ({"images": IMAGES.numpy()}, ["training images are a ndarray", "expected a tensor"]),
+    ({"labels": LABELS.tolist()}, ["training labels are a list", "expected a tensor int64 [6]"]),
+    ({"labels": LABELS.int()}, ["training labels are torch.int32", "int64 [6]"]),
+    ({"labels": LABELS[:5]}, ["(5,)", "int64 [6]"]),
+    ({"labels": LABELS - 1}, ["-1", "expected 0 to 9"]),
+    ({"labels": LABELS + 5}, ["10", "expected 0 to 9"]),
+    ({"test": (IMAGES, LABELS + 5)}, ["10", "expected 0 to 9"]),
+    ({"test": (IMAGES.float(), LABELS)}, ["test images are torch.float32"]),
+    ({"test": (IMAGES, LABELS[:3])}, ["test labels", "int64 [6]"]),
+    ({"epochs": 0}, ["epochs is 0", "1 or more"]),
+    ({"epochs": 2.5}, ["epochs is 2.5", "whole number"]),
+    ({"recipe": Recipe(target=80.0)}, ["80", "test"]),
+    ({"model": Small}, ["torch.nn.Module"]),
+    ({"model": Says(lambda logits: (logits, logits))}, ["tuple", "logits [1, K]"]),
+    ({"model": Says(lambda logits: logits[:, 0])}, ["(1,)", "logits"]),
+])  # fmt: skip
+def test_what_cannot_be_trained_gets_one_sentence(given, words, steps):
+    usual = {"model": new(), "images": IMAGES, "labels": LABELS, "epochs": 1, "progress": False}
+    with pytest.raises(ValueError) as caught:
+        training.fit(**usual | given)
+    message = str(caught.value)
+    assert "\n" not in message and all(word in message for word in words), message
+    assert not steps
+
+
+@pytest.mark.parametrize("name, value", [
+    ("optimizer", "lion"), ("lr", 0.0), ("lr", -1e-3), ("lr", float("nan")), ("lr", float("inf")), ("batch_size", 0),
+    ("batch_size", 64.0), ("label_smoothing", 1.0), ("label_smoothing", -0.1), ("weight_decay", -1e-4),
+    ("weight_decay", float("nan")), ("cycle", 0), ("cycle", 2.5), ("target", 0.0), ("target", 100.0), ("lr", "1e-3"),
+])  # fmt: skip
+def test_a_recipe_that_makes_no_sense(name, value):
+    with pytest.raises(ValueError) as caught:
+        Recipe(**{name: value})
+    message = str(caught.value)
+    assert message.startswith(f"{name} is {value!r}; expected") and "\n" not in message

@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "results"
 
 
@@ -14,9 +14,22 @@ class StoreError(RuntimeError):
     """Something in the store cannot be read or written; the message says what and what to do."""
 
 
+class RecordError(RuntimeError):
+    """A results file is missing, damaged or was edited by hand; the message says which and what to do."""
+
+
 def shown(path: Path) -> str:
     """A path as a reader knows it: from the top of the repository."""
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def other_checkout() -> Path | None:
+    """The checkout of this project that the current folder is in, where it is not the one whose code runs."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "reprolib" / "paper" / "files.py").exists():
+            return None if folder.resolve() == ROOT else folder
+    return None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -1,0 +1,61 @@
+"""Parameters given by name, as a declaration or a notebook gives them: the first thing wrong, in one sentence."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+MANY = 30  # names that still make a sentence
+
+
+def suggest(name: object, known: Iterable[str], what: str) -> str:
+    """One sentence for an unknown name, with the nearest known one."""
+    known = [str(k) for k in known]
+    close = difflib.get_close_matches(str(name), known, n=1)
+    few = known if len(known) <= MANY else [*known[:3], f"{len(known) - 3} more"]
+    return f"unknown {what} {name!r}; " + (f"did you mean {close[0]!r}?" if close else f"known: {', '.join(few)}")
+
+
+def checked(make: Callable[..., Any], given: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The parameters `given` to a function or dataclass called `name`, which takes no others and these types.
+
+    Raises ValueError for a parameter that is unknown, missing or of another type than the annotation says.
+    """
+    takes = inspect.signature(make).parameters
+    hints = get_type_hints(make if inspect.isfunction(make) else make.__init__)
+    known = {one.name: one.default is one.empty for one in takes.values() if one.kind is not one.VAR_KEYWORD}
+    for rest in takes.keys() - known:  # **options: Unpack[...] of a TypedDict
+        for options in get_args(hints.get(rest)):
+            known |= dict.fromkeys(get_type_hints(options), False)
+            hints |= get_type_hints(options)
+    for parameter, value in given.items():
+        if parameter not in known:
+            raise ValueError(f"{name}: {suggest(parameter, known, 'parameter')}")
+        if parameter in hints and not _fits(value, hints[parameter]):
+            raise ValueError(f"{name}: {parameter} is {_shown(value, hints[parameter])}")
+    for parameter, must_be_given in known.items():
+        if must_be_given and parameter not in given:
+            raise ValueError(f"{name}: {parameter} is missing; give it a value")
+    return dict(given)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if get_origin(kind) in (Union, types.UnionType):
+        return any(_fits(value, one) for one in get_args(kind))
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def _shown(value: Any, kind: Any) -> str:
+    number = kind in (int, float) or {int, float} & set(get_args(kind))
+    if not (isinstance(value, str) and number):
+        hint = " (round up, for example with math.ceil)" if isinstance(value, float) and number else ""
+        return f"{value!r}; expected {getattr(kind, '__name__', kind)}{hint}"
+    hint = "YAML reads 1e-3 as text: write 1.0e-3" if "e" in value.lower() else "write it without quotes"
+    return f"the text {value!r}; expected a number ({hint})"

@@ -1,0 +1,61 @@
+"""What is computed. Everything that others need of this room, under one name."""
+
+from reprolib.paper.plan.amounts import PROFILES, Amounts, Profile, load_profile
+from reprolib.paper.plan.attacks import Attack, attacks_of
+from reprolib.paper.plan.cells import Cell
+from reprolib.paper.plan.jobs import (
+    AnyNetwork,
+    Evaluation,
+    Job,
+    Plan,
+    all_pages,
+    amounts_of,
+    epoch_of,
+    label,
+    ladder_attacks,
+    load_plan,
+    used,
+)
+from reprolib.paper.plan.networks import Changed, Pretrained, Trained, Voted, read_network, trainings
+from reprolib.paper.plan.records import LOSSES, PARAMS, Decision, Record, SpecError, parse_yaml, read_yaml
+from reprolib.paper.plan.tables import Answer, Column, Page, Row, load_table, table_names
+
+__all__ = [
+    "LOSSES",
+    "PARAMS",
+    "PROFILES",
+    "Amounts",
+    "Answer",
+    "AnyNetwork",
+    "Attack",
+    "Cell",
+    "Changed",
+    "Column",
+    "Decision",
+    "Evaluation",
+    "Job",
+    "Page",
+    "Plan",
+    "Pretrained",
+    "Profile",
+    "Record",
+    "Row",
+    "SpecError",
+    "Trained",
+    "Voted",
+    "all_pages",
+    "amounts_of",
+    "attacks_of",
+    "epoch_of",
+    "label",
+    "ladder_attacks",
+    "load_plan",
+    "load_profile",
+    "load_table",
+    "parse_yaml",
+    "read_network",
+    "read_yaml",
+    "table_names",
+    "trainings",
+    "used",
+]

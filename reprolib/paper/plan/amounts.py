@@ -1,0 +1,63 @@
+"""How much is computed: params/profiles/*.yaml, resolved default < data set < network < table."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from reprolib.paper.parameters import suggest
+from reprolib.paper.plan.records import PARAMS, Count, Engine, Record, Seed, Share, SpecError, read_yaml
+
+PROFILES = ("quick", "cpu", "paper")
+
+
+class Amounts(Record):
+    """The amounts of one page. Sizes, epochs, steps and restarts are upper limits: no page takes more than the paper
+    or the data have."""
+
+    data: Literal["sample", "full"]  # the embedded sample, or the whole data set
+    train: Count  # training images
+    test: Count  # test images attacked
+    pretrain: Count  # epochs of pre-training
+    finetune: Count  # epochs of fine-tuning
+    every: Count  # epochs between two looks, where a page follows networks along the epochs
+    width: Share = 1.0  # share of the network's channels
+    steps: Count  # of an attack; alpha grows where they are cut
+    restarts: Annotated[int, Field(ge=0)]  # of an attack
+    seeds: Count  # trainings of each kind, where a page has several
+    seed: Seed = 0  # the first of them: of weights, order, draws and random starts
+    engine: Engine = "reprolib"  # torchattacks: loss from logits and last iterate only
+
+
+class Profile(Record):
+    """A profile's file: amounts for all pages, and what differs for a data set, a network, a table or a single page."""
+
+    default: dict[str, Any]
+    datasets: dict[str, dict[str, Any]] = {}
+    networks: dict[str, dict[str, Any]] = {}
+    tables: dict[str, dict[str, Any]] = {}
+
+    def amounts(self, dataset: str, network: str, table: str, page: str) -> Amounts:
+        """Those of one page; `page` is its record's name."""
+        found = dict(self.default)
+        for level, name in (
+            (self.datasets, dataset),
+            (self.networks, network),
+            (self.tables, table),
+            (self.tables, page),
+        ):
+            found |= level.get(name, {})
+        return Amounts(**found)
+
+
+def load_profile(name: str) -> Profile:
+    """params/profiles/<name>.yaml; SpecError for an unknown profile, and for an amount that there is not."""
+    if name not in PROFILES:
+        raise SpecError(suggest(name, PROFILES, "profile"))
+    profile = Profile(**read_yaml(PARAMS / "profiles" / f"{name}.yaml"))
+    levels = [profile.default, *profile.datasets.values(), *profile.networks.values(), *profile.tables.values()]
+    for amount in [amount for level in levels for amount in level]:
+        if amount not in Amounts.model_fields:
+            raise SpecError(f"{name}.yaml: {suggest(amount, Amounts.model_fields, 'amount')}")
+    return profile

@@ -1,0 +1,191 @@
+"""A table as declared in params/tables/*.yaml: pages (one per network), each with columns, rows and the claims it
+answers.
+
+What stands at the top of a file holds for all of its pages; a page may say otherwise.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from reprolib import networks
+from reprolib.defenses import Defence
+from reprolib.paper.parameters import suggest
+from reprolib.paper.plan.attacks import Attack, attacks_of
+from reprolib.paper.plan.networks import AChange, ADefence, ARecipe
+from reprolib.paper.plan.records import PARAMS, Count, Decision, Loss, Record, SpecError, read_yaml
+
+
+class Column(Record):
+    """A network of a table: one of `recipe` (trained), `weights` (pre-trained), `members` (voted), `change`
+    (changed).
+    """
+
+    recipe: Annotated[ARecipe, BeforeValidator(lambda given: read_recipe(given))] | None = None
+    defence: ADefence = Defence()  # how it is trained; plainly by default
+    parent: str | None = None  # the column that is trained on; none: a fresh network
+    architecture: str | None = None  # where it is another than the page's
+    seeds: Count = 1  # trainings at most, one for each seed
+    weights: str | None = None
+    members: list[Column] | None = None
+    change: AChange | None = None
+    of: str | None = None  # the column that is changed
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Column:
+        kinds = [name for name in ("recipe", "weights", "members", "change") if getattr(self, name) is not None]
+        if len(kinds) != 1:
+            raise ValueError(
+                f"a column has one of recipe, weights, members and change, not {' and '.join(kinds) or 'none'}"
+            )
+        if (self.change is None) != (self.of is None):
+            raise ValueError("change and of come together")
+        return self
+
+
+class Row(Record):
+    """An attack of a table. Its decision rule is "last" where its losses say nothing else; that one tells "any" too."""
+
+    attack: Attack
+    losses: dict[Loss, Decision] | None = None  # loss -> decision rule; None: the page's
+    protocols: dict[Loss, str] = {}  # what a loss is shown as, where that is not its own name: logits -> sound
+    runs: Count | None = None  # of the attack's restarts, only so many count
+    columns: list[str] | None = None  # None: all
+    epochs: bool = True  # whether it is shown along the epochs, on a page that follows them; else at the end alone
+
+
+class Answer(Record):
+    """Which claims cells are read as: `claim` is a template with {row}, {column} and {epoch}, or a claim's name."""
+
+    claim: str
+    row: str | None = None
+    column: str | None = None
+    over: str | None = None  # the column whose accuracy is subtracted
+    called: dict[str, str] = {}  # what a row or column is called in the claim, where that is another word
+
+    def id(self, row: str, column: str, epoch: int | None) -> str | None:
+        """The claim that a cell of this row and column answers, if any."""
+        if (self.row or row) != row or (self.column or column) != column:
+            return None
+        names = {"row": self.called.get(row, row), "column": self.called.get(column, column), "epoch": epoch}
+        return self.claim.format(**names)
+
+
+class Page(Record):
+    """One network's page: results/<profile>/<record>.json, made by the notebook of the table's name."""
+
+    table: str  # the file, and the notebook
+    network: str  # the page's name in its file
+    record: str
+    title: str
+    prose: str = ""  # what is to be said of this network alone
+    dataset: str
+    architecture: str
+    columns: Annotated[dict[str, Column], Field(min_length=1)]
+    shown: list[str] = []  # of these, the ones that the page is about; empty: all
+    rows: Annotated[dict[str, Row], Field(min_length=1)]
+    losses: dict[Loss, Decision] = {"margin": "last", "logits": "last", "probabilities": "last"}
+    transfer_from: str | None = None  # column whose network's adversarial images the others are shown
+    follows_epochs: bool = False  # whether fine-tuned networks are looked at along the epochs
+    claims: list[Answer] = []
+    in_readme: bool = True  # whether the README's status shows it
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Page:
+        named = [c for row in self.rows.values() for c in row.columns or []]
+        named += [c for column in self.columns.values() for c in (column.parent, column.of) if c]
+        named += [c for answer in self.claims for c in (answer.column, answer.over) if c]
+        named += [*self.shown, *([self.transfer_from] if self.transfer_from else [])]
+        for column in named:
+            if column not in self.columns:
+                raise ValueError(f"{self.record}: {suggest(column, self.columns, 'column')}")
+        for answer in self.claims:
+            if answer.row not in (None, "Clean", *self.rows):
+                raise ValueError(f"{self.record}: {suggest(answer.row, ['Clean', *self.rows], 'row')}")
+        for architecture in (self.architecture, *(c.architecture for c in self.columns.values() if c.architecture)):
+            if architecture not in networks.names():
+                raise ValueError(f"{self.record}: {suggest(architecture, networks.names(), 'network')}")
+        return self
+
+
+def read_recipe(given: Any) -> Any:
+    """A recipe of params/recipes.yaml by name, or `{like: name, ...}` with what differs."""
+    if not isinstance(given, (str, dict)):
+        return given
+    known = read_yaml(PARAMS / "recipes.yaml")
+    fields = {"like": given} if isinstance(given, str) else dict(given)
+    like = fields.pop("like", None)
+    if like is not None and like not in known:
+        raise SpecError(suggest(like, known, "recipe"))
+    return known.get(like, {}) | fields
+
+
+def table_names() -> list[str]:
+    return [path.stem for path in sorted((PARAMS / "tables").glob("*.yaml"))]
+
+
+@functools.cache
+def load_table(name: str) -> dict[str, Page]:
+    """The pages of params/tables/<name>.yaml by network, in the file's order."""
+    return {network: _page(name, network, fields) for network, fields in _declared(name).items()}
+
+
+def _declared(name: str) -> dict[str, dict[str, Any]]:
+    """What is said of each page, together with what is said of all."""
+    shared = read_yaml(PARAMS / "tables" / f"{name}.yaml")
+    if not isinstance(shared.get("pages"), dict):
+        raise SpecError(f"{name}.yaml lacks `pages`, a mapping from each network to what differs for it")
+    pages = shared.pop("pages")
+    return {network: _merged(shared, fields or {}) for network, fields in pages.items()}
+
+
+def _merged(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """A page's columns and rows are added to the table's or replace those of the same name; its claims are added."""
+    both = shared | own
+    for field in ("columns", "rows"):
+        both[field] = (shared.get(field) or {}) | (own.get(field) or {})
+    both["claims"] = [*shared.get("claims", []), *own.get("claims", [])]
+    return both
+
+
+def _page(table: str, network: str, fields: dict[str, Any]) -> Page:
+    """`networks_of: table03` takes data set, architecture and columns from that table's page of the same network."""
+    fields = {"record": f"{table}_{network}", "architecture": network} | fields
+    other = fields.pop("networks_of", None)
+    columns = {name: Column(**column) for name, column in fields["columns"].items()}
+    if other is not None:
+        page = _lent(other, network)
+        fields |= {"dataset": page.dataset, "architecture": page.architecture}
+        columns = page.columns | columns
+    if "dataset" not in fields:
+        raise SpecError(f"{table}, {network}: dataset is missing; give it a value")
+    printed = attacks_of(fields["dataset"])
+    fields["rows"] = {label: _row(label, row, printed) for label, row in fields["rows"].items()}
+    fields["claims"] = [Answer(**answer) for answer in fields["claims"]]
+    return Page(table=table, network=network, **fields | {"columns": columns})
+
+
+def _lent(table: str, network: str) -> Page:
+    """The page whose networks are another one's too."""
+    declared = _declared(table)
+    if network not in declared:
+        raise SpecError(f"networks_of: {table}: {suggest(network, declared, 'network')}")
+    if "networks_of" in declared[network]:
+        raise SpecError(f"networks_of: {table} has its networks from {declared[network]['networks_of']}; name that one")
+    return load_table(table)[network]
+
+
+def _row(label: str, given: dict[str, Any] | None, printed: dict[str, Attack]) -> Row:
+    """A row's attack: by default Table 2's of that label; a name of Table 2; `{like: name, ...}`; or one of its own."""
+    fields = dict(given or {})
+    attack = fields.pop("attack", label)
+    like = attack if isinstance(attack, str) else attack.get("like")
+    if like is None:
+        return Row(attack=Attack(**attack), **fields)
+    if like not in printed:
+        raise SpecError(f"row {label!r}: {suggest(like, printed, 'attack')}")
+    changes = {} if isinstance(attack, str) else {k: v for k, v in attack.items() if k != "like"}
+    return Row(attack=printed[like].but(**changes), **fields)

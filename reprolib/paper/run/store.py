@@ -1,19 +1,17 @@
 """A content-addressed store: what took time is computed once and never read stale.
 
-An artefact's key covers the record that describes it, the checksum of the data and the source of the modules that
-define the computation. Each artefact is one safetensors file that carries its own checksum: written to a temporary
-name, flushed, then renamed, so that a killed process leaves the old file or the new one, never half of either.
+An artefact's name says everything that determines its content (see `keys`). Each artefact is one safetensors file that
+carries its own checksum: written to a temporary name, flushed, then renamed, so that a killed process leaves the old
+file or the new one, never half of either.
 """
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import functools
 import hashlib
-import importlib.util
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
@@ -21,40 +19,19 @@ import safetensors
 import safetensors.torch
 import torch
 
-from reprolib.files import ROOT, StoreError, make_folder, unwritable, write_atomically
+from reprolib.paper.files import ROOT, StoreError, make_folder, unwritable, write_atomically
+from reprolib.paper.run.keys import digest
 
 CHECKSUM = "sha256"  # name under which a file's metadata holds its own checksum
 
 
-def digest(value) -> str:
-    """SHA-256 of a JSON-able value in canonical form (sorted keys, no spaces), as 64 hex digits."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def code_digest(*modules: str) -> str:
-    """SHA-256 of the named modules' code. Comments, docstrings and layout don't count: they compute nothing."""
-    paths = [importlib.util.find_spec(name).origin for name in modules]
-    return digest([_code_without_prose(path, os.stat(path).st_mtime_ns, os.stat(path).st_size) for path in paths])
-
-
-@functools.lru_cache
-def _code_without_prose(path: str, modified: int, size: int) -> str:
-    """The file's code; `modified` and `size` make the cache forget a file that changed."""
-    tree = ast.parse(Path(path).read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
-
-
-def key(kind: str, record: dict, data_checksum: str, modules: tuple[str, ...]) -> str:
-    """The address of an artefact: 24 hex digits of everything that determines its content."""
-    return digest({"kind": kind, "record": record, "data": data_checksum, "code": code_digest(*modules)})[:24]
-
-
 def default_root() -> Path:
-    """`$REPROLIB_STORE`, or `.store` at the top of the repository."""
-    return Path(os.environ.get("REPROLIB_STORE") or ROOT / ".store")
+    """`$REPROLIB_STORE`, taken from the top of the repository where it is relative; or `.store` there."""
+    given = os.environ.get("REPROLIB_STORE") or ".store"
+    try:
+        return ROOT / Path(given).expanduser()
+    except RuntimeError as error:  # there is no such user, or this one has no home
+        raise StoreError(f"REPROLIB_STORE is {given!r}, but: {error} Give it the folder's full path.") from None
 
 
 class Store:
@@ -90,7 +67,7 @@ class Store:
             with safetensors.safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}
                 # copies: a tensor that still maps the file kills the process if someone cuts the file off later
-                tensors = {k: file.get_tensor(k).clone() for k in file.keys()}
+                tensors = {k: file.get_tensor(k).clone() for k in file.keys()}  # noqa: SIM118 (no dict)
             meta = json.loads(header["meta"])
             intact = header[CHECKSUM] == _checksum(tensors, meta)
         except KeyError as error:
@@ -102,7 +79,7 @@ class Store:
         return {k: v.to(device) for k, v in tensors.items()}, meta
 
     @contextlib.contextmanager
-    def lock(self, name: str, *, wait: bool = True):
+    def lock(self, name: str, *, wait: bool = True) -> Iterator[bool]:
         """Hold artefact `name` for this process; a second process waits here, then finds the work done.
 
         Gives True; without `wait`, False where another process holds the artefact.
@@ -125,7 +102,7 @@ class Store:
 
 def _checksum(tensors: dict[str, torch.Tensor], meta: dict) -> str:
     sums = {
-        k: hashlib.sha256(v.contiguous().view(-1).view(torch.uint8).numpy()).hexdigest() if v.numel() else ""
+        k: hashlib.sha256(v.contiguous().view(-1).view(torch.uint8).numpy().tobytes()).hexdigest() if v.numel() else ""
         for k, v in tensors.items()
     }
     shapes = {k: [str(v.dtype), list(v.shape)] for k, v in tensors.items()}

@@ -1,20 +1,19 @@
 """The store gives back what was saved, or one sentence; never something stale, half-written or altered."""
 
 import errno
-import importlib
 import os
 import random
 import resource
 import signal
-import sys
 import time
 
 import pytest
 import safetensors.torch
 import torch
 
-from reprolib import store as store_module
-from reprolib.store import Store, StoreError, code_digest, key
+from reprolib.paper import files as paper_files
+from reprolib.paper.files import ROOT, StoreError
+from reprolib.paper.run.store import Store, default_root
 
 META = {"history": [{"epoch": 1, "loss": 0.1}], "text": "é", "nothing": None, "list": [1, 2.5, True]}
 
@@ -85,87 +84,31 @@ def test_place_comes_from_the_environment(monkeypatch, tmp_path):
     assert files(Store(tmp_path / "elsewhere")) == ["a.safetensors"]
 
 
+def test_the_place_is_the_same_for_every_process_wherever_it_runs(monkeypatch, tmp_path):
+    """The batch, a notebook's kernel and a shell have folders of their own."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    found = set()
+    for folder in (tmp_path, ROOT):
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("REPROLIB_STORE", "some/store")
+        relative = default_root()
+        monkeypatch.setenv("REPROLIB_STORE", "~/store")
+        home = default_root()
+        monkeypatch.setenv("REPROLIB_STORE", "")
+        found.add((relative, home, default_root()))
+    assert found == {(ROOT / "some" / "store", tmp_path / "home" / "store", ROOT / ".store")}
+
+
+def test_a_home_folder_that_nobody_knows_gets_one_sentence(monkeypatch):
+    monkeypatch.setenv("REPROLIB_STORE", "~nobody-of-this-name/store")
+    with pytest.raises(StoreError) as caught:
+        Store()
+    assert "REPROLIB_STORE is '~nobody-of-this-name/store'" in sentence(caught)
+
+
 def test_other_users_can_read_what_is_saved(store):
     store.save("a", {}, {})
     assert store.path("a").stat().st_mode & 0o777 == 0o644
-
-
-# --- key ----------------------------------------------------------------------------------------------------------
-
-SOURCE = '''"""A module."""
-
-STEP = 2
-
-
-class Counter:
-    """Counts."""
-
-    def up(self, by: int = STEP) -> int:
-        """One up."""
-        return by + 1  # by one
-'''
-
-
-@pytest.fixture
-def package(monkeypatch, tmp_path):
-    """A package `counted` with the modules `one` and `two`; call it with a source to rewrite module `one`."""
-    folder = tmp_path / "packages" / "counted"
-    folder.mkdir(parents=True)
-    for name in ("__init__", "one", "two"):
-        (folder / f"{name}.py").write_text("" if name == "__init__" else SOURCE)
-    monkeypatch.syspath_prepend(folder.parent)
-    monkeypatch.delitem(sys.modules, "counted", raising=False)  # an earlier test's package of that name
-    importlib.invalidate_caches()
-
-    def rewrite(source: str) -> None:
-        (folder / "one.py").write_text(source)
-
-    return rewrite
-
-
-@pytest.mark.parametrize("old, new", [
-    ("# by one", "# by 1, as the paper has it"),
-    ('"""A module."""', '"""A module\n\nthat counts."""'),
-    ('    """Counts."""\n\n', ""),
-    ('"""One up."""', '"""Up by one."""'),
-    ("STEP = 2", "STEP = (\n    2\n)"),
-    ("by + 1", "(by+1)"),
-    ("\n\n\nclass", "\n\nclass"),
-])
-def test_prose_and_layout_keep_the_key(package, old, new):
-    before = key("kind", {}, "data", ("counted.one", "counted.two"))
-    assert old in SOURCE
-    package(SOURCE.replace(old, new))
-    assert key("kind", {}, "data", ("counted.one", "counted.two")) == before
-
-
-@pytest.mark.parametrize("old, new", [
-    ("STEP = 2", "STEP = 3"), ("STEP = 2", "STEP = 2.0"), ("by + 1", "by - 1"), ("return by + 1", "by + 1"),
-    ("int = STEP", "int = 2"), ("class Counter", "@print\nclass Counter"), ("STEP = 2", "STEP = 2; OTHER = 1"),
-])
-def test_code_changes_the_key(package, old, new):
-    before = key("kind", {}, "data", ("counted.one", "counted.two"))
-    assert old in SOURCE
-    package(SOURCE.replace(old, new))
-    assert key("kind", {}, "data", ("counted.one", "counted.two")) != before
-
-
-def test_code_digest_tells_modules_apart(package):
-    package(SOURCE.replace("STEP = 2", "STEP = 3"))
-    digests = [code_digest("counted.one"), code_digest("counted.two"), code_digest("counted.one", "counted.two"),
-               code_digest("counted.two", "counted.one")]
-    assert len(set(digests)) == 4
-
-
-def test_key_covers_kind_record_and_data(package):
-    code = ("counted.one",)
-    same = key("kind", {"a": 1, "b": [1, None]}, "data", code)
-    assert key("kind", {"b": [1, None], "a": 1}, "data", code) == same  # the order of fields means nothing
-    others = [key("other", {"a": 1, "b": [1, None]}, "data", code), key("kind", {"a": 2, "b": [1, None]}, "data", code),
-              key("kind", {"a": 1, "b": [None, 1]}, "data", code), key("kind", {"a": 1}, "data", code),
-              key("kind", {"a": 1, "b": [1, None]}, "other", code)]
-    assert len({same, *others}) == 6
-    assert len(same) == 24 and set(same) <= set("0123456789abcdef")
 
 
 # --- damaged, foreign and missing files ---------------------------------------------------------------------------
@@ -205,14 +148,17 @@ def test_any_byte_altered(store, saved, bits):
         refuses(store, saved, content[:position] + bytes([content[position] ^ bits]) + content[position + 1 :])
 
 
-@pytest.mark.parametrize("foreign", [
-    b"PK\x03\x04 a zip file of some other program" * 10,
-    b"{}",
-    safetensors.torch.save({"x": torch.ones(3)}),
-    safetensors.torch.save({"x": torch.ones(3)}, {"meta": "{}"}),
-    safetensors.torch.save({"x": torch.ones(3)}, {"meta": "no json", "sha256": "0" * 64}),
-    safetensors.torch.save({"x": torch.ones(3)}, {"meta": "{}", "sha256": "0" * 64}),
-])
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        b"PK\x03\x04 a zip file of some other program" * 10,
+        b"{}",
+        safetensors.torch.save({"x": torch.ones(3)}),
+        safetensors.torch.save({"x": torch.ones(3)}, {"meta": "{}"}),
+        safetensors.torch.save({"x": torch.ones(3)}, {"meta": "no json", "sha256": "0" * 64}),
+        safetensors.torch.save({"x": torch.ones(3)}, {"meta": "{}", "sha256": "0" * 64}),
+    ],
+)
 def test_foreign_file(store, saved, foreign):
     refuses(store, saved, foreign)
 
@@ -245,7 +191,7 @@ def save_until_killed(root, started):
 def test_killed_at_any_moment_leaves_an_old_or_a_new_file(store, processes):
     store.save("a", {"x": torch.zeros(200_000, dtype=torch.int64)}, {"version": 0})
     moments = random.Random(0)
-    for _ in range(12):
+    for _ in range(6):
         started = processes.Event()
         process = processes.Process(target=save_until_killed, args=(store.root, started))
         process.start()
@@ -261,10 +207,11 @@ def test_killed_at_any_moment_leaves_an_old_or_a_new_file(store, processes):
 
 def save_and_die(root, last_act):
     """Die in the middle of saving version 2, at the named call."""
+
     def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    setattr(store_module.os, last_act, die)
+    setattr(paper_files.os, last_act, die)
     Store(root).save("a", {"x": torch.full((1000,), 2)}, {"version": 2})
 
 
@@ -293,7 +240,7 @@ def test_full_disk_keeps_the_old_file_and_no_remains(store, monkeypatch, call):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
-        patched.setattr(store_module.os, call, full)
+        patched.setattr(paper_files.os, call, full)
         with pytest.raises(StoreError) as caught:
             store.save("a", {}, {"version": 2})
     unwritable(caught, store.path("a"))
@@ -376,8 +323,9 @@ def compute_if_missing(root, together, log):
 
 def test_processes_that_want_the_same_compute_it_once(store, processes, tmp_path):
     together = processes.Barrier(3)
-    workers = [processes.Process(target=compute_if_missing, args=(store.root, together, tmp_path / "log"))
-               for _ in range(3)]
+    workers = [
+        processes.Process(target=compute_if_missing, args=(store.root, together, tmp_path / "log")) for _ in range(3)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:

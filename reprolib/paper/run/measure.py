@@ -1,0 +1,260 @@
+"""From stored outcomes to cells: every measured number with its interval, under each protocol and decision rule."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reprolib import attacks, data, training
+from reprolib.paper.plan import LOSSES, PARAMS, Cell, Decision, Job, Plan, Trained, epoch_of, read_yaml
+from reprolib.paper.run.page import Page
+
+CLEAN, ALL = "Clean", "All attacks"
+# the decision rule under which each protocol is compared with the paper, which judges by the last iterate
+JUDGED = {"clean": None, "sound": "any", "logits": "last", "probabilities": "last", "transfer": "last", "time": None}
+PROTOCOLS = tuple(JUDGED)
+
+Mask = tuple[str, str, Decision | None]  # row, protocol, decision
+
+
+def share(mask: Tensor) -> dict[str, Any]:
+    """A share of images in percent with its 95 % Wilson interval: bool [n] -> value, low, high, n."""
+    hits, n = int(mask.sum()), len(mask)
+    low, high = wilson(hits, n)
+    return {"value": round(100 * hits / n, 2), "low": round(low, 2), "high": round(high, 2), "n": n}
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval (low, high) in percent for a share of `successes` among `n` independent examples.
+
+    Raises ValueError unless 0 <= successes <= n, n >= 1 and 0 < confidence < 1.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"wilson needs 0 <= successes <= n and n >= 1, not successes={successes}, n={n}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"wilson needs a confidence between 0 and 1, such as 0.95, not {confidence}")
+    from scipy.stats import binomtest  # slow to import, and most users of the claims need no interval
+
+    interval = binomtest(int(successes), int(n)).proportion_ci(confidence, method="wilson")
+    return 100 * float(interval.low), 100 * float(interval.high)
+
+
+def gain(defended: Tensor, undefended: Tensor) -> dict[str, Any]:
+    """Difference of two accuracies on the same images, in points, with a 95 % interval from the paired differences."""
+    return {
+        name: value if name == "n" else round(100 * value, 2)
+        for name, value in mean(defended.double() - undefended.double()).items()
+    }
+
+
+def mean(values: Tensor) -> dict[str, Any]:
+    """A mean with its 95 % interval from the spread: float [n] -> value, low, high, n."""
+    middle, error = float(values.mean()), 1.96 * float(values.std()) / len(values) ** 0.5
+    return {"value": middle, "low": middle - error, "high": middle + error, "n": len(values)}
+
+
+def measure(page: Page) -> list[Cell]:
+    """Every number of a page: clean, each attack under each loss and both decision rules, sound, transfer, saturated
+    share, what AutoAttack's parts broke, what the text claims, and the sanity ladder.
+
+    Sound robust accuracy counts an image only if it survives `margin` and `logits` under any iterate.
+    """
+    ids = known_claims()
+    cells: list[Cell] = []
+    masks: dict[tuple[str, int, int | None], dict[Mask, Tensor]] = {}
+    for (column, seed), network in page.plan.networks.items():
+        for looked_at in page.plan.looks(network):
+            jobs = [
+                j for j in page.plan.jobs if (j.column, j.seed) == (column, seed) and j.evaluation.network == looked_at
+            ]
+            epoch = jobs[0].epoch if jobs else None
+            found = masks[column, seed, epoch] = _masks(jobs, page)
+            place: dict[str, Any] = {"column": column, "epoch": epoch, "seeds": [page.plan.amounts.seed + seed]}
+            for (row, protocol, decision), mask in found.items():
+                shown: dict[str, Any] = {"row": row, "protocol": protocol, "decision": decision, **place, **share(mask)}
+                judged = decision == JUDGED.get(protocol, "never") or _has_no_last(page, row)
+                answers = [answer.id(row, column, epoch) for answer in page.plan.page.claims if not answer.over]
+                cells += [Cell(claim=id, judged=judged and id is not None, **shown) for id in _known(answers, ids)]
+            cells += _parts(jobs, page, place)
+            if isinstance(looked_at, Trained):
+                saturated = page.shelf.checkpoint(looked_at)[1]["history"][-1]["saturated"]
+                n = len(page.dataset.test)
+                mask = torch.arange(n) < round(saturated * n / 100)
+                cells.append(Cell(quantity="saturated", row=CLEAN, protocol="saturated", **place, **share(mask)))
+    return cells + _gains(page, masks) + _ladder(page)
+
+
+def answered(plan: Plan) -> list[str]:
+    """The claims of the paper that a page's cells answer, sorted."""
+    looks = {(column, epoch_of(one)) for (column, _), network in plan.networks.items() for one in plan.looks(network)}
+    places = [(row, column, epoch) for row in (CLEAN, *plan.page.rows) for column, epoch in looks]
+    return sorted({str(answer.id(*place)) for answer in plan.page.claims for place in places} & known_claims())
+
+
+def known_claims() -> set[str]:
+    """The ids of params/claims.yaml."""
+    return set(read_yaml(PARAMS / "claims.yaml")["claims"])
+
+
+def _known(answers: list[str | None], ids: set[str]) -> list[str | None]:
+    """The claims that there are among these; None alone where there is none."""
+    return [id for id in answers if id in ids] or [None]
+
+
+def _has_no_last(page: Page, row: str) -> bool:
+    """Whether an attack has no last iterate that could be judged: it returns what it found, as AutoAttack does."""
+    declared = page.plan.page.rows.get(row)
+    return declared is not None and bool(declared.protocols)
+
+
+def _masks(jobs: list[Job], page: Page) -> dict[Mask, Tensor]:
+    """(row, protocol, decision) -> which images are robust, for one network at one epoch."""
+    found: dict[Mask, Tensor] = {}
+    for job in jobs:
+        row, outcome = page.plan.page.rows[job.row], page.outcome(job)
+        loss, decision = job.evaluation.loss, job.evaluation.decision
+        if job.evaluation.source is not None:
+            found[job.row, "transfer", "last"] = outcome.robust("last")
+            continue
+        protocol = row.protocols.get(loss, loss)
+        found.setdefault((CLEAN, "clean", None), outcome.correct)
+        # torchattacks looks at the last iterate only; a row of its own losses says by which rule it is shown
+        if job.evaluation.engine == "reprolib" and (row.losses is None or decision == "any"):
+            found[job.row, protocol, "any"] = outcome.robust("any", row.runs)
+        if decision == "last":
+            found[job.row, protocol, "last"] = outcome.robust("last", row.runs)
+    rows = [row for row in page.plan.page.rows if {(row, "margin", "any"), (row, "logits", "any")} <= found.keys()]
+    for name in rows:
+        found[name, "sound", "any"] = found[name, "margin", "any"] & found[name, "logits", "any"]
+    if rows:
+        found[ALL, "sound", "any"] = torch.stack([found[name, "sound", "any"] for name in rows]).all(0)
+    return found
+
+
+def _parts(jobs: list[Job], page: Page, place: dict[str, Any]) -> list[Cell]:
+    """Beside each AutoAttack, the share of the images that each of its parts broke."""
+    cells = []
+    for job in jobs:
+        if job.evaluation.attack.name == "autoattack":
+            outcome = page.outcome(job)
+            protocol = page.plan.page.rows[job.row].protocols.get(job.evaluation.loss, job.evaluation.loss)
+            broken_by = attacks.part_of(outcome.any_run)
+            for number, part in enumerate(attacks.STANDARD):
+                mask = outcome.correct & (broken_by == number)
+                shown: dict[str, Any] = {"row": job.row, "part": part, "protocol": protocol, "decision": "any"}
+                cells.append(Cell(quantity="broken", **shown, **place, **share(mask)))
+    return cells
+
+
+def _gains(page: Page, masks: dict[tuple[str, int, int | None], dict[Mask, Tensor]]) -> list[Cell]:
+    """What the text subtracts: one column's accuracy from another's, under each protocol that both have."""
+    at_end = {column: found for (column, seed, _), found in masks.items() if seed == 0}
+    cells = []
+    for answer in page.plan.page.claims:
+        if answer.over is None or answer.column is None or answer.row is None:
+            continue
+        first, second = at_end[answer.column], at_end[answer.over]
+        for row, protocol, decision in first:
+            if row == answer.row and (row, protocol, decision) in second:
+                measured = gain(first[row, protocol, decision], second[row, protocol, decision])
+                cells.append(
+                    Cell(
+                        claim=answer.claim, quantity="gain", row=row, column=answer.column, over=answer.over,
+                        epoch=page.plan.amounts.finetune, protocol=protocol, decision=decision,
+                        judged=decision == JUDGED.get(protocol, "never"), seeds=[page.plan.amounts.seed], **measured,
+                    )
+                )  # fmt: skip
+    return cells
+
+
+# rung -> by how many points it may be missed: none where one run is part of the other, one where two searches differ
+RUNGS = {
+    "eps 0 leaves the clean accuracy": 0.0,
+    "a larger eps leaves no more": 1.0,
+    "more steps leave no more": 0.0,
+    "an iterated attack leaves no more than one step": 1.0,
+    "more restarts leave no more": 0.0,
+}
+
+
+def _ladder(page: Page) -> list[Cell]:
+    """One cell per loss and rung: by how many points of accuracy what holds for every attack that works was missed."""
+    cells = []
+    for loss in LOSSES:
+        left = {
+            job.row: 100 * float(page.outcome(job).robust().double().mean())
+            for job in page.plan.ladder
+            if job.evaluation.loss == loss
+        }
+        size = page.plan.ladder[0].evaluation.size
+        missed = (
+            abs(left["eps 0"] - left["clean"]),
+            _largest_rise([left[name] for name in ("a quarter of eps", "half of eps", "full")]),
+            _largest_rise([left[name] for name in ("a tenth of the steps", "half of the steps", "full")]),
+            max(left["full"] - left["one step"], 0.0),
+            max(left["full"] - left["one restart"], 0.0),
+        )
+        cells += [
+            Cell(
+                quantity="missed",
+                row=rung,
+                column=loss,
+                protocol="ladder",
+                decision="any",
+                value=round(points, 2),
+                n=size,
+                seeds=[page.plan.amounts.seed],
+            )
+            for rung, points in zip(RUNGS, missed, strict=True)
+        ]
+    return cells
+
+
+def _largest_rise(accuracies: list[float]) -> float:
+    return max(0.0, *(later - earlier for earlier, later in pairwise(accuracies)))
+
+
+def measure_contingency(page: Page, row: str, columns: list[str]) -> list[Cell]:
+    """Four cells per network, shares of the correctly classified images: saturated before the attack or not, survived
+    or not.
+
+    The attack takes its loss from probabilities, by the last iterate: what saturation is said to stop.
+    """
+    cells = []
+    for column in columns:
+        network = page.plan.networks[column, 0]
+        (job,) = [
+            job
+            for job in page.plan.jobs
+            if (job.row, job.column, job.seed, job.evaluation.loss) == (row, column, 0, "probabilities")
+            and job.evaluation.network == network
+        ]
+        outcome, size = page.outcome(job), job.evaluation.size
+        sure = _saturated(page, network, data.Split(page.dataset.test.images[:size], page.dataset.test.labels[:size]))
+        before, after = sure[outcome.correct], outcome.robust("last")[outcome.correct]
+        cells += [
+            Cell(
+                quantity="share",
+                row=row,
+                column=column,
+                part=f"{'saturated' if was else 'not saturated'}, {'survives' if stands else 'falls'}",
+                epoch=job.epoch,
+                protocol="probabilities",
+                decision="last",
+                seeds=[page.plan.amounts.seed],
+                **share((before == was) & (after == stands)),
+            )
+            for was in (True, False)
+            for stands in (True, False)
+        ]
+    return cells
+
+
+@torch.no_grad()
+def _saturated(page: Page, network: Any, split: data.Split) -> Tensor:
+    model = page.shelf.load(network)
+    parts = zip(split.images.split(500), split.labels.split(500), strict=True)
+    return torch.cat([training.is_saturated(model(images.float() / 255), labels) for images, labels in parts])

@@ -1,0 +1,80 @@
+"""Every printed number beside what was measured, with a verdict."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from reprolib.paper.judge import claims, ladder
+from reprolib.paper.plan import Cell, all_pages
+from reprolib.paper.run import PROTOCOLS, Stored, records
+
+
+def scoreboard(found: dict[tuple[str, str], Stored] | None = None) -> pd.DataFrame:
+    """One row per claim and protocol that was measured, and one per claim that was not: printed, measured, verdict.
+
+    A protocol whose attack fails its sanity ladder in a record earns no verdict there (see `ladder`). Of several
+    records that answer a claim the paper profile's counts, and within a profile the page that stands first in its
+    table's file.
+    found: (profile, name) -> record; by default all that results/ has.
+    """
+    found = records() if found is None else found
+    measured: dict[tuple[str, str], tuple[str, str, Cell]] = {}
+    for profile, name in _ranked(found):
+        for cell in found[profile, name].cells:
+            if cell.claim and cell.judged:
+                measured.setdefault((cell.claim, cell.protocol), (profile, name, cell))
+    rows = []
+    for id, claim in claims.ledger().items():
+        protocols = [protocol for protocol in PROTOCOLS if (id, protocol) in measured]
+        for protocol in protocols:
+            profile, name, cell = measured[id, protocol]
+            base_profile, _, base = measured.get((claim.baseline or "", protocol), (None, None, None))
+            baseline = _measured(base) if base and base_profile == profile else None  # a gain is judged within one run
+            verdict = claims.judge(claim, _measured(cell), profile=profile, baseline=baseline)
+            if fault := ladder.fault(found[profile, name].cells, protocol):
+                verdict = claims.not_run(fault)
+            rows.append(_row(claim, verdict, protocol, profile, name, cell))
+        if not protocols:
+            rows.append(_row(claim, claims.judge(claim, None, profile="cpu")))
+    return pd.DataFrame(rows)
+
+
+def _ranked(found: dict[tuple[str, str], Stored]) -> list[tuple[str, str]]:
+    order = [page.record for page in all_pages()]
+    return sorted(found, key=lambda key: (key[0] != "paper", order.index(key[1]) if key[1] in order else len(order)))
+
+
+def _row(
+    claim: claims.Claim,
+    verdict: claims.Verdict,
+    protocol: str = "",
+    profile: str = "",
+    record: str = "",
+    cell: Cell | None = None,
+) -> dict[str, object]:
+    return {
+        "claim": claim.id,
+        "where": claim.where,
+        "printed": claim.printed,
+        "protocol": protocol,
+        "measured": cell.value if cell else None,
+        "low": cell.low if cell else None,
+        "high": cell.high if cell else None,
+        "n": cell.n if cell else None,
+        "verdict": verdict.verdict,
+        "reason": verdict.reason,
+        "profile": profile,
+        "record": record,
+    }
+
+
+def _measured(cell: Cell) -> claims.Measured:
+    return claims.Measured(**cell.model_dump(include={"value", "low", "high", "n"}))
+
+
+def verdict_counts(board: pd.DataFrame) -> pd.DataFrame:
+    """Number of claims per verdict (rows) and protocol (columns); claims that nothing measured stand under "all"."""
+    board = board.assign(protocol=board["protocol"].replace("", "all"))
+    counts = board.groupby(["verdict", "protocol"]).size().unstack(fill_value=0)
+    columns = [protocol for protocol in [*PROTOCOLS, "all"] if protocol in counts.columns]
+    return counts.reindex(index=[v for v in claims.VERDICTS if v in counts.index], columns=columns, fill_value=0)

@@ -1,0 +1,73 @@
+"""What a reader sees: tables, pictures, pages, the README's status; and all that a notebook calls, under one name."""
+
+from reprolib.paper.judge import scoreboard, verdict_counts
+from reprolib.paper.show.gallery import plot_operations, plot_pipeline
+from reprolib.paper.show.lists import (
+    attack_table,
+    board_table,
+    contradictions_table,
+    layer_table,
+    missing_table,
+    operations_table,
+)
+from reprolib.paper.show.notebook import display, heading, outline, picture, publish, show
+from reprolib.paper.show.pages import banner, page_text, save_page, scale, source_line
+from reprolib.paper.show.pictures import PALETTE, plot_attacks, plot_epochs, plot_given, plot_scoreboard, style
+from reprolib.paper.show.readme import readme_text, write_readme
+from reprolib.paper.show.study import plot_losses, plot_optimizers, plot_saturation, plot_sweep
+from reprolib.paper.show.tables import (
+    claims_table,
+    contingency_table,
+    epochs_table,
+    given_table,
+    ladder_table,
+    markdown,
+    parts_table,
+    summary,
+    table,
+)
+
+__all__ = [
+    "PALETTE",
+    "attack_table",
+    "banner",
+    "board_table",
+    "claims_table",
+    "contingency_table",
+    "contradictions_table",
+    "display",
+    "epochs_table",
+    "given_table",
+    "heading",
+    "ladder_table",
+    "layer_table",
+    "markdown",
+    "missing_table",
+    "operations_table",
+    "outline",
+    "page_text",
+    "parts_table",
+    "picture",
+    "plot_attacks",
+    "plot_epochs",
+    "plot_given",
+    "plot_losses",
+    "plot_operations",
+    "plot_optimizers",
+    "plot_pipeline",
+    "plot_saturation",
+    "plot_scoreboard",
+    "plot_sweep",
+    "publish",
+    "readme_text",
+    "save_page",
+    "scale",
+    "scoreboard",
+    "show",
+    "source_line",
+    "style",
+    "summary",
+    "table",
+    "verdict_counts",
+    "write_readme",
+]

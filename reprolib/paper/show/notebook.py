@@ -1,0 +1,72 @@
+"""What a notebook calls: its heading, its pictures with their text alternatives, its tables, its last cell."""
+
+from __future__ import annotations
+
+import base64
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython.display import Markdown
+from IPython.display import display as show_in_notebook
+from matplotlib.figure import Figure
+
+from reprolib.paper import files, run
+from reprolib.paper.plan import Cell, Plan, load_table
+from reprolib.paper.show.pages import page_text, save_page, scale
+from reprolib.paper.show.pictures import png, style
+from reprolib.paper.show.selection import main_rows
+from reprolib.paper.show.tables import markdown
+
+
+def heading(page: run.Page) -> None:
+    """What the page is about, where a table has several, and what this run is made of."""
+    style()
+    declared = page.plan.page
+    title = f"## {declared.title}" if len(load_table(declared.table)) > 1 else ""
+    display("\n\n".join(filter(None, [title, declared.prose.strip(), scale(page.plan)])))
+
+
+def outline(page: run.Page) -> str:
+    """What is measured, in lines that are the same on every machine, and with a column more or less."""
+    plan, answered = page.plan, run.answered(page.plan)
+    losses = dict.fromkeys(job.evaluation.loss for job in plan.jobs)
+    epochs = f" | epochs: {', '.join(map(str, plan.epochs()))}" if plan.page.follows_epochs else ""
+    return "\n".join(
+        [
+            f"attacks: {'; '.join(main_rows(plan) or plan.page.rows)} | losses: {', '.join(losses)}{epochs}",
+            f"answers {len(answered)} of the paper's numbers"
+            + (f", {min(answered)} to {max(answered)}" if answered else ", which has none of them"),
+        ]
+    )
+
+
+def display(content: pd.DataFrame | str) -> None:
+    """Show a table or a text as Markdown, which JupyterLab, GitHub and a page all render, and nbval can compare."""
+    show_in_notebook(Markdown(content if isinstance(content, str) else markdown(content)))
+
+
+def show(figure: Figure, alt: str, plan: Plan, part: str = "") -> None:
+    """Display a page's picture with its text alternative and write it beside the page's record. Closes it.
+
+    part: what distinguishes the picture from the page's others.
+    """
+    picture(figure, alt, plan.folder, f"{plan.page.record}_{part}" if part else plan.page.record)
+
+
+def picture(figure: Figure, alt: str, folder: str, name: str) -> None:
+    """Display a figure with its text alternative and write results/<folder>/<name>.png. Closes it.
+
+    The picture is displayed as the file that is written, so that it is there whatever matplotlib's backend is.
+    """
+    content = png(figure, alt)
+    plt.close(figure)
+    files.write_atomically(files.RESULTS / folder / f"{name}.png", content)
+    data = {"image/png": base64.b64encode(content).decode(), "text/plain": alt}
+    show_in_notebook(data, raw=True, metadata={"image/png": {"alt": alt}})
+
+
+def publish(page: run.Page, cells: list[Cell]) -> str:
+    """Write the page's record and its Markdown page into results/<folder>; gives the record's name."""
+    plan, made = page.plan, run.provenance(page)
+    save_page(plan.page.record, plan.folder, page_text(cells, plan, made))
+    return run.write_record(plan.page.record, made, cells).name

@@ -1,0 +1,119 @@
+"""Pages in Markdown that say where their numbers come from: results/<folder>/<record>.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from reprolib import training
+from reprolib.paper import files
+from reprolib.paper.plan import Cell, Plan, Trained, trainings
+from reprolib.paper.show.selection import given_rows, page_network
+from reprolib.paper.show.tables import epochs_table, given_table, markdown, parts_table, table
+
+BANNERS = {
+    "quick": "**Quick run on a small sample with weak attacks: shows that everything works, says nothing about the "
+    "paper.** No verdict is drawn from it.",
+    "custom": "**Settings differ from every profile: an experiment of your own.** No verdict is drawn from it.",
+}
+
+
+def banner(folder: str) -> str:
+    """Markdown that every page of a run without verdicts carries; empty for the other profiles."""
+    return BANNERS.get(folder, "")
+
+
+def scale(plan: Plan) -> str:
+    """What a run is made of, in Markdown: the banner where one is due, then sizes, epochs and what was reduced."""
+    images = min(plan.amounts.train, plan.info.train)
+    run = (
+        f"Profile **{plan.folder}**: {page_network(plan)} on {plan.data}, {images:,} training and "
+        f"{plan.size:,} test images, {trained(plan)}."
+    )
+    return "\n\n".join(filter(None, [banner(plan.folder), run]))
+
+
+def page_text(cells: list[Cell], plan: Plan, made: dict[str, Any]) -> str:
+    """A page's text: every number, in the form that fits what it measures, and where the numbers come from."""
+    parts = [f"# {plan.page.title}", f"{_about(plan)} {source_line(plan, made)}"]
+    if plan.page.follows_epochs:
+        parts.append(markdown(epochs_table(cells, plan)))
+    elif given_rows(plan):
+        parts += [markdown(given_table(cells, plan)), markdown(parts_table(cells, plan))]
+    else:
+        parts.append(markdown(table(cells, plan)))
+    return "\n\n".join(parts)
+
+
+def _about(plan: Plan) -> str:
+    shown = f"{page_network(plan)} on {plan.page.dataset}. Accuracy in %, with 95 % Wilson intervals; "
+    cut = [name for name in given_rows(plan) if _is_cut(plan, name)]
+    short = f" {' and '.join(cut)} cut short, to {plan.amounts.steps} steps." if cut else ""
+    if plan.page.follows_epochs or given_rows(plan):
+        return f"{shown}{plan.size:,} test images.{short}"
+    return f"{shown}`images` is the number of test images behind a row."
+
+
+def _is_cut(plan: Plan, row: str) -> bool:
+    attack = plan.page.rows[row].attack
+    return attack.limited(plan.amounts.steps, plan.amounts.restarts) != attack
+
+
+def save_page(record: str, folder: str, text: str) -> Path:
+    """Write results/<folder>/<record>.md, with the banner where one is due."""
+    path = files.RESULTS / folder / f"{record}.md"
+    files.write_atomically(path, ("\n\n".join(filter(None, [banner(folder), text])).rstrip() + "\n").encode())
+    return path
+
+
+def source_line(plan: Plan, made: dict[str, Any]) -> str:
+    """Where the numbers of a page come from: data, amounts, seeds, device, time, and the code that made them."""
+    seconds = ", ".join(f"{name} {value:,.0f} s" for name, value in made["seconds"].items())
+    read = f" {len(made['published'])} of its networks were read as published." if made["published"] else ""
+    return (
+        f"{made['data']['name']} ({made['data']['source']}, {made['data']['variant']}), "
+        f"{_reduced(plan)}{trained(plan)}{_missed(made)}, {_seeds(plan)}. "
+        f"Device: {'; '.join(made['device'])}. Computing time: {seconds}. "
+        f"torch {', '.join(made['torch'])}, commit {', '.join(commit[:10] for commit in made['commit'])}.{read}"
+    )
+
+
+def trained(plan: Plan) -> str:
+    """How long the page's networks were trained, as far as they were."""
+    first = next((n for network in plan.networks.values() for n in trainings(network)), None)
+    return " after ".join(filter(None, [tuned(plan), _pretraining(first) if first else ""])) or "nothing trained"
+
+
+def tuned(plan: Plan) -> str:
+    """How long the page's networks were fine-tuned; empty where none was."""
+    is_tuned = any(isinstance(network, Trained) and network.parent for network in plan.networks.values())
+    return f"{_epochs(plan.amounts.finetune)} of fine-tuning" if is_tuned else ""
+
+
+def _pretraining(network: Trained) -> str:
+    target = network.recipe.target
+    if target is None:
+        return f"{_epochs(network.epochs)} of pre-training"
+    near = f"within {training.NEAR:g} points ({_epochs(network.epochs)} at most)"
+    return f"pre-training to {target:g} % of clean test accuracy {near}"
+
+
+def _missed(made: dict[str, Any]) -> str:
+    """What a reader must know of a parent that is not as accurate as it was meant to be."""
+    missed = [f"{last['clean']:.2f} %" for last in made["pretraining"] if not last.get("rests")]
+    return f", **which was missed: it came to {', '.join(missed)}**" if missed else ""
+
+
+def _reduced(plan: Plan) -> str:
+    """What a reader must know before anything else: a network that is not as wide as the paper's."""
+    widths = {n.width for network in plan.networks.values() for n in trainings(network)} - {1.0}
+    return "".join(f"**{width:g} of the network's channels**, " for width in sorted(widths))
+
+
+def _seeds(plan: Plan) -> str:
+    seeds = sorted({plan.amounts.seed + seed for _, seed in plan.networks})
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'' if count == 1 else 's'}"

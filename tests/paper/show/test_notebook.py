@@ -1,0 +1,83 @@
+"""What a notebook calls: pictures that are there under any backend, headings, and the last cell's files."""
+
+import base64
+
+import matplotlib.pyplot as plt
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from reprolib.paper import files, plan, run, show
+from reprolib.paper.show import notebook as module
+
+
+@pytest.fixture
+def displayed(monkeypatch) -> list:
+    shown: list = []
+    monkeypatch.setattr(module, "show_in_notebook", lambda content, **options: shown.append((content, options)))
+    return shown
+
+
+def test_show_displays_with_the_text_alternative_writes_the_file_and_closes(displayed, results):
+    figure, _ = plt.subplots(figsize=(1, 1))
+    show.picture(figure, "a picture of nothing at all", "quick", "nothing")
+    content = (results / "quick" / "nothing.png").read_bytes()
+    assert content.startswith(b"\x89PNG") and b"a picture of nothing at all" in content
+    ((data, options),) = displayed
+    assert base64.b64decode(data["image/png"]) == content
+    assert options == {"raw": True, "metadata": {"image/png": {"alt": "a picture of nothing at all"}}}
+    assert not plt.fignum_exists(figure.number)
+
+
+def test_a_pages_pictures_stand_beside_its_record(displayed, results):
+    planned = plan.load_plan("saturation", "fmnistconv", "quick")
+    show.show(plt.figure(), "a picture of nothing at all", planned, "share")
+    show.show(plt.figure(), "a picture of nothing at all", planned)
+    found = sorted(path.name for path in (results / "quick").iterdir())
+    assert found == ["saturation.png", "saturation_share.png"]
+
+
+def test_a_picture_is_in_the_notebook_whatever_the_backend(monkeypatch, tmp_path):
+    """MPLBACKEND=Agg is common on clusters; with it, a figure itself would be displayed as its name alone."""
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.setenv("PYTHONPATH", str(files.ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    code = f"""
+from pathlib import Path
+from reprolib.paper import files
+files.RESULTS = Path({str(tmp_path)!r})
+import matplotlib.pyplot as plt
+from reprolib.paper import show
+show.style()
+show.picture(plt.subplots(figsize=(1, 1))[0], "a picture of nothing at all", "quick", "nothing")
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    (output,) = notebook.cells[0].outputs
+    assert base64.b64decode(output.data["image/png"]) == (tmp_path / "quick" / "nothing.png").read_bytes()
+    assert output.metadata["image/png"]["alt"] == "a picture of nothing at all"
+
+
+def test_a_heading_says_what_the_page_is_about_and_how_much_was_run(displayed):
+    for table, network, title in (("table03", "resnet20", True), ("table06_fashion_mnist", "fmnistconv", False)):
+        page = run.Page(plan.load_plan(table, network, "quick"))
+        show.heading(page)
+        text = displayed.pop()[0].data
+        assert text.startswith("## Table 3: ResNet-20") == title  # where a table has one page, its notebook says it
+        assert page.plan.page.prose.strip() in text and text.endswith(show.scale(page.plan))
+
+
+def test_the_outline_is_the_same_on_every_machine():
+    lines = show.outline(run.Page(plan.load_plan("table11", "vgg16", "quick"))).splitlines()
+    assert lines[0] == "attacks: PGD-v2; FGSM-v2 | losses: margin, logits, probabilities | epochs: 1"
+    assert lines[1] == "answers 0 of the paper's numbers, which has none of them"
+    lines = show.outline(run.Page(plan.load_plan("table06_fashion_mnist", "fmnistconv", "quick"))).splitlines()
+    assert lines[1] == "answers 29 of the paper's numbers, T6.Clean.11-P1 to X19"
+
+
+def test_publishing_writes_the_record_and_the_page(cells, table_6, results):
+    assert show.publish(table_6, cells) == "table06_fashion_mnist.json"
+    record = run.read_record(results / "cpu" / "table06_fashion_mnist.json")
+    assert record.cells == cells and record.provenance == run.provenance(table_6)
+    text = (results / "cpu" / "table06_fashion_mnist.md").read_text(encoding="utf-8")
+    assert text == show.page_text(cells, table_6.plan, record.provenance).rstrip() + "\n"

@@ -1,24 +1,27 @@
 """The notebooks as committed: parameters that papermill reads, outputs from a clean run, nothing of anybody's machine.
 
-Nothing is executed here; that is nbval's work. Every test holds for every notebook under notebooks/.
+Every test holds for every notebook under notebooks/. Few things are executed here; the rest is nbval's work.
 """
 
 import ast
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
 import papermill
 import pytest
 
-from reprolib import specs
+from reprolib.paper import plan, run
+from reprolib.paper.run.page import KNOBS
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "notebooks"
 PATHS = sorted(path for path in FOLDER.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 
 MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|work|tmp|Users|mnt|opt|private)\b|\b[A-Za-z]:\\[A-Za-z]")
 LINK = re.compile(r"\]\(([^)\s]+)\)|(?:href|src)=\"([^\"]+)\"")
+TYPES = {"data": "str", "engine": "str", "width": "float"}  # the others are whole numbers
 
 
 @pytest.fixture(params=PATHS, ids=lambda path: path.stem)
@@ -44,7 +47,7 @@ def is_parameters(cell) -> bool:
 
 
 def calls(cell) -> dict[str, ast.Call]:
-    """The functions that a cell calls, as written: specs.load_profile."""
+    """The functions that a cell calls, as written: run.open_page."""
     return {ast.unparse(node.func): node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)}
 
 
@@ -75,10 +78,9 @@ def headings(cell) -> list[int]:
     return [len(marks) for marks in re.findall(r"^(#{1,6})\s", prose, flags=re.MULTILINE)]
 
 
-def test_there_are_notebooks_and_no_two_share_a_name():
-    """A record is named after its notebook, whatever folder that is in."""
+def test_every_declared_table_has_its_notebook_and_no_two_share_a_name():
     names = [path.stem for path in PATHS]
-    assert names and len(names) == len(set(names))
+    assert len(names) == len(set(names)) and set(plan.table_names()) <= set(names)
 
 
 def test_notebook_is_valid(notebook):
@@ -93,23 +95,92 @@ def test_the_first_code_cell_and_no_other_holds_the_parameters(notebook):
     assert sum(map(is_parameters, notebook.cells)) == 1
 
 
-def test_papermill_sees_every_parameter_with_type_help_and_the_quick_value(path, notebook):
+def test_papermill_sees_every_parameter_with_type_and_help(path, notebook):
     body = ast.parse(code_cells(notebook)[0].source).body
     assert all(isinstance(line, ast.AnnAssign) for line in body), "the cell holds `name: type = value` and nothing else"
-    found, quick = papermill.inspect_notebook(str(path)), specs.load_profile("quick").content()
+    found = papermill.inspect_notebook(str(path))
     assert list(found) == [line.target.id for line in body]
-    for name, parameter in found.items():
-        assert name in specs.Settings.model_fields, name
-        default = ast.literal_eval(parameter["default"])
-        assert parameter["inferred_type_name"] == type(default).__name__, name
-        assert len(parameter["help"]) >= 5, name
-        assert (default, type(default)) == (quick[name], type(quick[name])), name
+    defaults = {name: ast.literal_eval(parameter["default"]) for name, parameter in found.items()}
+    assert all(len(parameter["help"]) >= 5 for parameter in found.values())
+    assert defaults.pop("profile") == "quick"
+    if path.stem in plan.table_names():
+        pages = plan.load_table(path.stem)
+        assert defaults.pop("network", next(iter(pages))) in pages and ("network" in found) == (len(pages) > 1)
+        assert defaults.pop("fresh") is False
+        assert set(defaults) <= set(KNOBS) and set(defaults.values()) == {None}, "a knob is as the profile says"
+        assert all(found[name]["inferred_type_name"] == TYPES.get(name, "int") for name in defaults)
+    else:
+        assert defaults in ({}, {"seed": 0})
 
 
 def test_the_cell_after_the_parameters_validates_them(path, notebook):
     called = calls(code_cells(notebook)[1])
-    names = list(papermill.inspect_notebook(str(path)))
-    assert "specs.settings_from" in called or (names == ["profile"] and "specs.load_profile" in called)
+    if path.stem in plan.table_names():
+        assert [ast.unparse(part) for part in called["run.open_page"].args] == [repr(path.stem), "globals()"]
+    else:
+        declared = [line.target.id for line in ast.parse(code_cells(notebook)[0].source).body]
+        _, *known = called["run.parameters"].args
+        assert ["profile", *(name for part in known for name in ast.literal_eval(part))] == declared
+
+
+def opened(notebook, **injected) -> dict:
+    """A notebook's variables after its second code cell, with parameters as papermill would inject them."""
+    names: dict = {}
+    cells = code_cells(notebook)
+    for source in (
+        cells[0].source,
+        "\n".join(f"{name} = {value!r}" for name, value in injected.items()),
+        cells[1].source,
+    ):
+        exec(compile(source, "cell", "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("name, value", [("Seed", 3), ("epochs", 3), ("seeed", 3), ("cifar_test_size", 8)])
+def test_a_parameter_that_there_is_not_is_refused(notebook, name, value):
+    """papermill would only warn, and go on without it."""
+    with pytest.raises(plan.SpecError) as caught:
+        opened(notebook, **{name: value})
+    assert f"unknown parameter '{name}'" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("profile, message", [("quik", "unknown profile 'quik'; did you mean 'quick'"), (3, "profile")])
+def test_a_profile_that_there_is_not_is_refused(notebook, profile, message):
+    with pytest.raises(plan.SpecError, match=message):
+        opened(notebook, profile=profile)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "one"])
+def test_a_seed_that_is_none_is_refused(path, notebook, seed):
+    if "seed" in papermill.inspect_notebook(str(path)):
+        with pytest.raises(plan.SpecError, match=r"Amounts\.seed"):
+            opened(notebook, seed=seed)
+
+
+@pytest.mark.parametrize("table, network", [(page.table, page.network) for page in plan.all_pages()])
+def test_every_page_can_be_opened_by_hand(table, network, monkeypatch):
+    """papermill notebooks/tables/table03.ipynb out.ipynb -p profile cpu -p network vgg16"""
+    (path,) = [path for path in PATHS if path.stem == table]
+    shown: list = []
+    monkeypatch.setattr("reprolib.paper.show.notebook.show_in_notebook", shown.append)
+    page = opened(nbformat.read(path, as_version=4), profile="cpu", network=network)["page"]
+    assert page.plan.folder == "cpu" and page.plan.page.network == network and len(shown) == 1
+    changed = opened(nbformat.read(path, as_version=4), network=network, steps=3, fresh=True)["page"]
+    assert changed.plan.folder == "custom" and changed.plan.amounts.steps == 3 and changed.fresh
+
+
+def test_a_knob_that_turns_nothing_is_refused():
+    with pytest.raises(plan.SpecError, match="width makes no difference to table06_fashion_mnist; leave it out"):
+        run.open_page("table06_fashion_mnist", {"width": 0.5})
+
+
+def test_the_second_cell_can_be_run_again(notebook):
+    """A plain variable set by a later cell would be taken for a parameter that there is not."""
+    for cell in code_cells(notebook)[1:]:
+        for line in ast.parse(cell.source).body:
+            assert not isinstance(line, (ast.For, ast.While, ast.With, ast.AugAssign)), cell.source
+            if isinstance(line, ast.Assign):
+                assert not isinstance(line.value, (ast.Constant, ast.JoinedStr, ast.BinOp)), cell.source
 
 
 # --- structure ------------------------------------------------------------------------------------------------------
@@ -124,7 +195,7 @@ def test_one_title_and_no_skipped_heading(notebook):
     levels = [level for cell in notebook.cells if cell.cell_type == "markdown" for level in headings(cell)]
     assert notebook.cells[0].cell_type == "markdown" and headings(notebook.cells[0])[:1] == [1]
     assert levels.count(1) == 1
-    assert all(lower <= higher + 1 for higher, lower in zip(levels, levels[1:], strict=False)), levels
+    assert all(lower <= higher + 1 for higher, lower in pairwise(levels)), levels
 
 
 def test_logic_lives_in_reprolib(notebook):
@@ -133,9 +204,12 @@ def test_logic_lives_in_reprolib(notebook):
         assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, kinds)], cell.source
 
 
-def test_the_last_code_cell_writes_the_record_named_after_the_notebook(path, notebook):
-    written = calls(code_cells(notebook)[-1])["report.write_record"]
-    assert ast.literal_eval(written.args[0]) == path.stem
+def test_the_last_code_cell_writes_the_record(path, notebook):
+    called = calls(code_cells(notebook)[-1])
+    if path.stem in plan.table_names():
+        assert ast.unparse(called["show.publish"].args[0]) == "page"
+    else:
+        assert ast.literal_eval(called["run.write_record"].args[0]) == path.stem
 
 
 def test_links_lead_to_files_that_exist(path, notebook):
@@ -143,8 +217,20 @@ def test_links_lead_to_files_that_exist(path, notebook):
         for target in (first or second for first, second in LINK.findall(text)):
             if re.match(r"[a-z]+:|#", target):  # a URL, a data: picture, a heading of this page
                 continue
-            file = path.parent / target.split("#")[0]
-            assert file.exists() and file.resolve().is_relative_to(ROOT), target
+            file, _, network = target.partition("#")
+            found = (path.parent / file).resolve()
+            assert found.exists() and found.is_relative_to(ROOT), target
+            if network and found.suffix == ".ipynb":
+                assert network in plan.load_table(found.stem), target
+
+
+@pytest.mark.parametrize("page", plan.all_pages(), ids=lambda page: page.record)
+def test_links_of_a_declaration_lead_from_its_notebook_to_pages_that_exist(page):
+    (path,) = [path for path in PATHS if path.stem == page.table]
+    for target in (first or second for first, second in LINK.findall(page.prose)):
+        file, _, network = target.partition("#")
+        assert (path.parent / file).exists(), target
+        assert not network or network in plan.load_table(Path(file).stem), target
 
 
 # --- stored outputs -------------------------------------------------------------------------------------------------
@@ -206,6 +292,8 @@ def test_machine_paths_are_recognised(text):
     assert MACHINE_PATH.search(text)
 
 
-@pytest.mark.parametrize("text", ["https://example.org/" + "home/x", "../../tmp/x", "a/root", "n/" + "work", "ratio: \\alpha"])
+@pytest.mark.parametrize(
+    "text", ["https://example.org/" + "home/x", "../../tmp/x", "a/root", "n/" + "work", "ratio: \\alpha"]
+)
 def test_other_paths_are_not(text):
     assert not MACHINE_PATH.search(text)

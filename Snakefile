@@ -1,88 +1,96 @@
-# The batch: which notebook needs which checkpoint and which attack. `make tables` calls it; on a cluster, call
-#   snakemake --executor slurm --jobs 20 --config profile=paper
-# Every step is idempotent and resumes by itself (reprolib/store.py), so a killed batch is simply started again.
-# Stamps under results/<profile>/.done say what has been done; the store and the records decide whether it is valid.
+# The batch: which page needs which training and which attack. `make tables` calls it; on a cluster, call
+#   snakemake --executor slurm --jobs 20 --rerun-triggers mtime --config profile=paper
+# Every step is idempotent and resumes by itself (reprolib/paper/run/store.py), so a killed batch is simply started again.
+# A step's output is the file that it makes: pages under results/, trainings and evaluations in the store. These are
+# named by all that determines them, so they are `ancient`, never out of date; a page is made again when its sources
+# change. `update` keeps the engine from deleting what stands there before a step has succeeded.
+import os
+import shlex
 import sys
 from pathlib import Path
 
-sys.path.insert(0, workflow.basedir)
-from reprolib import specs
+ROOT = Path(workflow.basedir)
+sys.path.insert(0, str(ROOT))
+from reprolib.paper import notebooks
 
-PROFILE = config.get("profile", "quick")
-ONLY = str(config.get("only") or "")  # the beginning of a notebook's name
-DONE = f"results/{PROFILE}/.done"
-SOURCES = [*Path("reprolib").glob("*.py"), *Path("params").rglob("*.yaml")]
-NOTEBOOKS = {p.stem: str(p) for p in sorted(Path("notebooks").rglob("*.ipynb")) if ".ipynb_checkpoints" not in p.parts}
-WANTED = [name for name in NOTEBOOKS if name.startswith(ONLY)]
+workdir: ROOT
 
 
-def plans():
-    """A plan for every grid. A process of its own pays from minutes of work on; the quick notebooks compute
-    their few seconds themselves."""
-    settings = specs.load_profile(PROFILE)
-    if not WANTED:
-        raise specs.SpecError(specs.suggest(ONLY, [*(name.split("_")[0] for name in NOTEBOOKS), *NOTEBOOKS], "notebook"))
-    return {} if PROFILE == "quick" else {name: specs.Plan(specs.load_grid(name), settings) for name in specs.grid_names()}
+def from_root(path):
+    """A path that the engine takes: it would read braces in the checkout's own name."""
+    return os.path.relpath(path, ROOT)
+
+
+PROFILE = str(config.get("profile", "quick"))
+ONLY = "" if config.get("only") is None else str(config["only"])  # 00 arrives as the number 0
+DRY_RUN = bool(config.get("dry_run"))  # the plan can be shown without the data
+SOURCES = [from_root(p) for folder, kind in (("reprolib", "py"), ("params", "yaml"))
+           for p in sorted((ROOT / folder).rglob(f"*.{kind}"))]
+LONG = ("table03", "restarts", "saturation", "table06")  # in the quick profile; first, so that no core waits at the end
+PYTHON = shlex.join(["env", f"PYTHONPATH={notebooks.python_path()}", sys.executable, "-m", "reprolib"])
+
+
+def planned():
+    """The wanted pages, and what they wait for. A process of its own pays from minutes of work on; a quick notebook
+    computes its few seconds itself."""
+    notebooks.check_profile(PROFILE)
+    wanted = {page.record: page for page in notebooks.wanted(ONLY)}
+    if PROFILE == "quick":
+        return wanted, None
+    from reprolib.paper.run import steps, store
+
+    root = from_root(store.default_root())
+    if "{" in root or "}" in root:
+        raise ValueError(f"the store is {root}, and Snakemake takes braces for wildcards; set REPROLIB_STORE to a path without")
+    asked = [(page.notebook.stem, page.network) for page in wanted.values() if page.network]
+    return wanted, steps.plan_steps(asked, PROFILE, without_data=DRY_RUN)
 
 
 try:
-    PLANS = plans()
-except specs.SpecError as error:  # snakemake would wrap the sentence in a traceback, or be quiet about it
+    WANTED, STEPS = planned()
+except (ValueError, OSError, RuntimeError) as error:  # snakemake would wrap the sentence in a traceback
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
-
-
-def stamps(name):
-    """The attack stamps that a notebook waits for, one per (grid, column, epoch, attack)."""
-    if name in PLANS:
-        wanted = {name: PLANS[name].jobs}
-    elif PLANS and name in specs.view_names():
-        view = specs.load_view(name)
-        wanted = {grid: view.jobs(PLANS[grid]) for grid in view.grids}
-    else:
-        return []
-    jobs = {(grid, job.column, job.evaluation.epoch, job.attack) for grid in wanted for job in wanted[grid]}
-    return [f"{DONE}/{grid}/{column}/{epoch}-{attack}" for grid, column, epoch, attack in sorted(jobs)]
-
-
-def parent_stamp(wildcards):
-    """A fine-tuning waits for the column that is its parent: the pre-trained network itself."""
-    plan = PLANS[wildcards.table]
-    spec = plan.networks[wildcards.column][0]
-    parents = [c for c, (other, _) in plan.networks.items() if other == spec.parent]
-    return [f"{DONE}/{wildcards.table}/{parent}/trained" for parent in parents]
 
 
 localrules: all
 
 
 rule all:
-    input: [f"{DONE}/{name}" + ".notebook" for name in WANTED]
+    input: [f"results/{PROFILE}/{record}{suffix}" for record in WANTED for suffix in (".json", ".ipynb", ".html")]
 
 
-rule train:
-    input: parent_stamp
-    output: touch(f"{DONE}/{{table}}/{{column}}/trained")
-    threads: 1
-    resources: gpu=1
-    shell: f"OMP_NUM_THREADS={{threads}} {sys.executable} -m reprolib train {{wildcards.table:q}} {{wildcards.column:q}} --profile {PROFILE}"
+if STEPS:
+    STORE = from_root(STEPS.store.root)
 
+    rule training:
+        input: lambda w: ancient([from_root(path) for path in STEPS.trainings[w.name].after])
+        output: update(STORE + "/{name,training/[0-9a-f]+}/epoch-{epoch,[0-9]+}.safetensors")
+        params: step=lambda w: STEPS.trainings[w.name].command
+        threads: 1
+        resources: gpu=1
+        shell: "OMP_NUM_THREADS={threads} {PYTHON} {params.step}"
 
-rule evaluate:
-    input: f"{DONE}/{{table}}/{{column}}/trained"
-    output: touch(f"{DONE}/{{table}}/{{column}}/{{epoch,[0-9]+}}-{{attack}}")
-    threads: 1
-    resources: gpu=1
-    shell: f"OMP_NUM_THREADS={{threads}} {sys.executable} -m reprolib evaluate {{wildcards.table:q}} {{wildcards.column:q}} {{wildcards.epoch}} {{wildcards.attack:q}} --profile {PROFILE}"
+    rule evaluation:
+        input: lambda w: ancient([from_root(path) for path in STEPS.evaluations[w.name].after])
+        output: update(STORE + "/{name,evaluation/[0-9a-f]+}.safetensors")
+        params: step=lambda w: STEPS.evaluations[w.name].command
+        threads: 1
+        resources: gpu=1
+        shell: "OMP_NUM_THREADS={threads} {PYTHON} {params.step}"
 
 
 rule notebook:
     input:
         SOURCES,
-        notebook=lambda w: NOTEBOOKS[w.name],
-        jobs=lambda w: stamps(w.name),
+        notebook=lambda w: from_root(WANTED[w.record].notebook),
+        steps=lambda w: ancient([from_root(path) for path in STEPS.pages.get(w.record, [])] if STEPS else []),
         # the scoreboard reads what the others wrote
-        others=lambda w: [f"{DONE}/{n}.notebook" for n in WANTED if n != w.name] if w.name == "00_scoreboard" else [],
-    output: touch(f"{DONE}/{{name,[^/]+}}.notebook")
+        others=lambda w: [f"results/{PROFILE}/{r}.json" for r in WANTED if r != w.record] if w.record == notebooks.LAST else [],
+    output:
+        update(f"results/{PROFILE}/{{record,[^/]+}}.json"),
+        update(f"results/{PROFILE}/{{record}}.ipynb"),
+        f"results/{PROFILE}/{{record}}.html",  # goes before each run: a page whose last run failed has none, and is made again
     threads: 1
-    shell: f"OMP_NUM_THREADS={{threads}} {sys.executable} -m reprolib notebook {{input.notebook:q}} --profile {PROFILE}"
+    priority: lambda w: w.record.startswith(LONG)
+    shell: "OMP_NUM_THREADS={threads} {PYTHON} notebook {wildcards.record:q} --profile {PROFILE}"

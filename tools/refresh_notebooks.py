@@ -7,25 +7,28 @@ Run it after changing a notebook, and read what changed before you commit it.
 
 import os
 import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout's code
 os.environ["TQDM_DISABLE"] = "1"  # a progress bar is no result
 
 import nbformat
 from nbclient import NotebookClient
 
-from reprolib import batch
+from reprolib.paper import notebooks
 
 
 def main(names: list[str]) -> None:
-    for path in [batch.find_notebook(name) for name in names] or sorted(batch.NOTEBOOKS.rglob("*.ipynb")):
+    pages = [notebooks.find_sheet(name) for name in names] or notebooks.sheets()
+    for path in dict.fromkeys(page.notebook for page in pages):
         notebook = nbformat.read(path, as_version=4)
-        NotebookClient(
-            notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": path.parent}}
-        ).execute()
+        with notebooks.kernel() as kernel:
+            resources = {"metadata": {"path": path.parent}}
+            NotebookClient(notebook, km=kernel, timeout=600, kernel_name="python3", resources=resources).execute()
         notebook.metadata["kernelspec"]["display_name"] = "Python 3"
         notebook.metadata["language_info"] = {"name": "python"}
-        nbformat.write(batch.clean(notebook), path)
-        print(path.stem)
+        nbformat.write(notebooks.clean(notebook), path)
+        print(path.stem, flush=True)
 
 
 if __name__ == "__main__":

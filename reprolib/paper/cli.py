@@ -1,0 +1,136 @@
+"""The reproduction's steps. Each is idempotent: what the store or results/ already has is not done again.
+
+python -m reprolib tables --profile cpu --only "table03 table06"   all pages, or those whose names begin so
+python -m reprolib costs --profile paper                           an estimate of the hours that a profile takes
+python -m reprolib publish TABLE NETWORK --profile cpu             a page's networks, into results/cpu/networks
+python -m reprolib readme                                          the README's status block, from results/
+python -m reprolib lab                                             JupyterLab on this checkout
+
+What `tables` is made of:
+python -m reprolib notebook PAGE --profile cpu                     a page by its notebook, into results/cpu
+python -m reprolib run training TABLE NETWORK NAME --profile cpu   a training or an evaluation, by its name in the store
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from reprolib.paper import files, notebooks
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Take one step; what a reader can mend is told in one sentence, anything else keeps its traceback."""
+    options = read(arguments)
+    try:
+        return options.step(options) or 0
+    except (notebooks.UnknownName, notebooks.NotebookError, files.StoreError, files.RecordError) as error:
+        message: Exception = error
+    except _later_errors() as error:
+        message = error
+    print(f"error: {message}", file=sys.stderr)
+    return 1
+
+
+def read(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The step that is asked for and its options; ends the process, with a hint, where there is no such one."""
+    options, more = parser().parse_known_args(arguments)
+    if more and options.step is not _lab:
+        parser().error(f"unrecognized arguments: {' '.join(more)}")
+    options.more = more
+    return options
+
+
+def _later_errors() -> tuple[type[Exception], ...]:
+    from reprolib import data
+    from reprolib.paper import plan  # imports torch, which takes seconds
+
+    return plan.SpecError, data.DataError
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="python -m reprolib", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    steps = made.add_subparsers(required=True, metavar="STEP")
+
+    def add(name: str, step: Callable[[argparse.Namespace], int | None], *positional: str) -> argparse.ArgumentParser:
+        sub = steps.add_parser(name)
+        sub.set_defaults(step=step)
+        for argument in positional:
+            sub.add_argument(argument)
+        if step not in (_readme, _lab):
+            sub.add_argument("--profile", default="quick")
+        return sub
+
+    tables = add("tables", _tables)
+    tables.add_argument("--only", default="")
+    tables.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    tables.add_argument("--gpus", type=int)
+    tables.add_argument("--dry-run", action="store_true")
+    add("costs", _costs).add_argument("--only", default="")
+    add("publish", _publish, "table", "network")
+    add("readme", _readme)
+    add("lab", _lab)
+    add("notebook", _notebook, "page")
+    run = add("run", _run)
+    run.add_argument("kind", choices=("training", "evaluation"))
+    for argument in ("table", "network", "name"):
+        run.add_argument(argument)
+    run.add_argument("--epochs", type=int, nargs="*", default=[])
+    return made
+
+
+# What a step needs is imported by that step, since torch takes seconds.
+
+
+def _tables(options: argparse.Namespace) -> int:
+    from reprolib.paper import batch
+
+    return batch.make_tables(
+        options.profile, options.only, jobs=options.jobs, gpus=options.gpus, dry_run=options.dry_run
+    )
+
+
+def _costs(options: argparse.Namespace) -> None:
+    from reprolib.paper.run import costs
+
+    print(costs.page(options.profile, options.only))
+
+
+def _publish(options: argparse.Namespace) -> None:
+    from reprolib.paper import plan, run
+
+    for path in run.publish_networks(run.Page(plan.load_plan(options.table, options.network, options.profile))):
+        print(files.shown(path))
+
+
+def _readme(options: argparse.Namespace) -> None:
+    from reprolib.paper import show
+
+    show.write_readme()
+
+
+def _lab(options: argparse.Namespace) -> None:
+    root = ["--allow-root"] if os.geteuid() == 0 else []
+    command = [sys.executable, "-m", "jupyterlab", str(notebooks.NOTEBOOKS), *root, *options.more]
+    os.chdir(files.ROOT)
+    os.execve(sys.executable, command, os.environ | {"PYTHONPATH": notebooks.python_path()})
+
+
+def _notebook(options: argparse.Namespace) -> None:
+    print(f"{notebooks.find_sheet(options.page).record}: started", flush=True)
+    print(notebooks.run_notebook(options.page, options.profile), flush=True)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from reprolib.paper import plan, run
+    from reprolib.paper.run import steps
+
+    page = run.Page(plan.load_plan(options.table, options.network, options.profile))
+    if options.kind == "training":
+        steps.run_training(page, options.name, options.epochs)
+    else:
+        steps.run_evaluation(page, options.name)

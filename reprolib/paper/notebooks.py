@@ -1,0 +1,329 @@
+"""Run a notebook with a profile's parameters, once for each page that it makes, and decide whether it succeeded.
+
+Success is papermill's exit and the record that the notebook's last cell wrote. Papermill's own metadata is no evidence:
+after a timeout or a dead kernel it calls cells completed that never ran.
+
+A batch starts a process of this module for each page, and the kernel is another one. So it stands beside the rooms and
+imports none of them, whose torch takes seconds: the names of pages are read from the declarations as they stand.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import filelock
+import yaml
+
+from reprolib.paper import files
+from reprolib.paper.files import ROOT, make_folder, shown, unwritable, write_atomically
+from reprolib.paper.parameters import suggest
+
+if TYPE_CHECKING:
+    import nbformat
+    from jupyter_client import AsyncKernelManager
+
+NOTEBOOKS = ROOT / "notebooks"
+TABLES = ROOT / "params" / "tables"
+LAST = "00_scoreboard"  # reads what the others wrote
+SOCKET_PATH = 107  # bytes that a socket's path may have
+SOCKET_NAME = len("/kernel-xxxxxxxx/kernel-5")
+
+
+class NotebookError(RuntimeError):
+    """A notebook failed; the message names the cell, the error and where to look."""
+
+
+class UnknownName(ValueError):
+    """There is no such page, notebook, profile or parameter; the message names the nearest one."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What one run of a notebook makes: results/<profile>/<record>.json, .ipynb and .html."""
+
+    record: str
+    notebook: Path
+    network: str | None = None  # where the notebook's table is declared, with a page for each network
+
+    def outputs(self, profile: str) -> list[Path]:
+        return [files.RESULTS / profile / f"{self.record}{suffix}" for suffix in (".json", ".ipynb", ".html")]
+
+
+# --- which notebook makes which page ---
+
+
+def sheets() -> list[Sheet]:
+    """Everything that notebooks make: a page per network of a declared table, else one of the notebook's own name."""
+    found = []
+    for path in sorted(NOTEBOOKS.rglob("*.ipynb"), key=lambda path: (path.stem == LAST, path.stem)):
+        if ".ipynb_checkpoints" not in path.parts:
+            records = record_names(path.stem)
+            found += [Sheet(record, path, network) for network, record in records.items()]
+            found += [] if records else [Sheet(path.stem, path)]
+    return found
+
+
+def record_names(table: str) -> dict[str, str]:
+    """network -> record, of a declared table's pages in the file's order; empty for another notebook's name."""
+    file = TABLES / f"{table}.yaml"
+    if not file.exists():
+        return {}
+    pages = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("pages") or {}
+    return {network: (fields or {}).get("record", f"{table}_{network}") for network, fields in pages.items()}
+
+
+def wanted(only: str) -> list[Sheet]:
+    """The pages whose record or notebook has a name that begins with one of these words; all of them for no words.
+
+    Raises UnknownName for a word that begins none.
+    """
+    everything = sheets()
+    names = {sheet: (sheet.record, sheet.notebook.stem) for sheet in everything}
+    for word in only.split():
+        if not any(name.startswith(word) for both in names.values() for name in both):
+            short = [name.split("_")[0] for both in names.values() for name in both]
+            known = dict.fromkeys(name for both in names.values() for name in both)
+            raise UnknownName(suggest(word, dict.fromkeys([*short, *known]), "page"))
+    words = tuple(only.split()) or ("",)
+    return [sheet for sheet in everything if any(name.startswith(words) for name in names[sheet])]
+
+
+def find_sheet(name: str | Path) -> Sheet:
+    """The page of that record, or the one that the notebook of that path or name makes by default.
+
+    Raises UnknownName, with a suggestion, when there is none.
+    """
+    known, stem = sheets(), Path(name).name.removesuffix(".ipynb")
+    for sheet in known:
+        if sheet.record == stem:
+            return sheet
+    made = {sheet.network: sheet for sheet in known if sheet.notebook.stem == stem}
+    if not made:
+        names = dict.fromkeys(name for sheet in known for name in (sheet.record, sheet.notebook.stem))
+        raise UnknownName(suggest(stem, names, "page or notebook"))
+    return made.get(default_network(next(iter(made.values())).notebook), next(iter(made.values())))
+
+
+@functools.cache
+def default_network(notebook: Path) -> str | None:
+    """The network whose page a notebook makes where nobody says another."""
+    declared = _declared(notebook).get("network")
+    return None if declared is None else ast.literal_eval(declared)
+
+
+def _declared(notebook: Path) -> dict[str, str]:
+    """The parameters that a notebook declares, with their defaults as they are written."""
+    import papermill
+
+    return {name: found["default"] for name, found in papermill.inspect_notebook(_literal(notebook)).items()}
+
+
+def _literal(path: Path) -> str:
+    """A path that papermill takes as it is: braces would be parameters."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def check_profile(profile: str) -> None:
+    """Raises UnknownName for a profile that there is not."""
+    known = sorted(path.stem for path in (ROOT / "params" / "profiles").glob("*.yaml"))
+    if profile not in known:
+        raise UnknownName(suggest(profile, known, "profile"))
+
+
+def parameters_for(sheet: Sheet, profile: str) -> dict[str, str]:
+    """What is injected: the profile, which says all amounts, and the network where the notebook makes several pages.
+
+    Raises UnknownName where the notebook does not declare them: papermill would only warn, and the page be another one.
+    """
+    declared = _declared(sheet.notebook)
+    several = len(record_names(sheet.notebook.stem)) > 1
+    given = {"profile": profile} | ({"network": sheet.network} if "network" in declared or several else {})
+    for name in given:
+        if name not in declared:
+            raise UnknownName(
+                f"{sheet.notebook.name} does not declare the parameter {name!r}, so its page cannot be asked for; "
+                "declare it in the cell tagged `parameters`"
+            )
+    return {name: value for name, value in given.items() if value is not None}
+
+
+# --- running ---
+
+
+def run_notebook(name: str | Path, profile: str) -> str:
+    """Make a page: results/<profile> then has its record, .ipynb and .html.
+
+    Returns one line that says so. Raises UnknownName for an unknown page or profile, and NotebookError when a cell
+    fails or no record was written; what an earlier run wrote is then as it was. A second process that makes the same
+    page waits for the first.
+    """
+    check_profile(profile)
+    sheet = find_sheet(name)
+    parameters = parameters_for(sheet, profile)
+    with _alone(files.RESULTS / profile / ".locks" / sheet.record):
+        started = time.time()
+        _execute(sheet, profile, parameters, started)
+        return f"{sheet.record}: {time.time() - started:.0f} s, {shown(sheet.outputs(profile)[-1])}"
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    make_folder(lock.parent)
+    try:
+        with filelock.FileLock(lock):
+            yield
+    except PermissionError as error:
+        raise files.StoreError(unwritable(lock, error)) from None
+
+
+def _execute(sheet: Sheet, profile: str, parameters: dict[str, str], started: float) -> None:
+    import nbformat
+    import papermill
+
+    record, executed, page = sheet.outputs(profile)
+    attempt = executed.with_suffix(".failed.ipynb")
+    try:
+        with kernel() as running:
+            papermill.execute_notebook(
+                _literal(sheet.notebook),
+                _literal(attempt),
+                parameters,
+                kernel_name="python3",
+                progress_bar=False,
+                cwd=str(sheet.notebook.parent),
+                km=running,
+            )
+    except Exception as error:  # whatever stopped the kernel: the reader needs the cell and the way to it
+        raise NotebookError(_failure(sheet, attempt, error)) from None
+    if not record.exists() or record.stat().st_mtime < started - 1:
+        raise NotebookError(f"{sheet.record} ended without writing its record {shown(record)}; see {shown(attempt)}")
+    notebook = relocate(clean(nbformat.read(attempt, as_version=4)), sheet.notebook.parent, executed.parent)
+    write_atomically(executed, nbformat.writes(notebook).encode())
+    write_atomically(page, html(notebook, sheet.record).encode())
+    attempt.unlink()
+
+
+@contextlib.contextmanager
+def kernel() -> Iterator[AsyncKernelManager]:
+    """A kernel of this interpreter and this checkout, whatever else is installed, on sockets in a folder of its own:
+    notebooks that start together would race for ports or file names."""
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_core.utils import run_sync
+
+    with tempfile.TemporaryDirectory(prefix="kernel-", dir=short_folder()) as sockets:
+        here = KernelSpecManager(kernel_dirs=[])  # a python3 that somebody installed for all projects would go first
+        manager = AsyncKernelManager(
+            kernel_name="python3", kernel_spec_manager=here, transport="ipc", ip=f"{sockets}/kernel"
+        )
+        spec = manager.kernel_spec
+        assert spec is not None  # ipykernel brings it
+        spec.env["PYTHONPATH"] = python_path()
+        try:
+            yield manager
+        finally:  # papermill leaves a kernel that it was given running
+            if manager.has_kernel:
+                run_sync(manager.shutdown_kernel)(now=True)
+
+
+def python_path() -> str:
+    """PYTHONPATH with this checkout first: an environment may be shared with another one, whose code it would take."""
+    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join(dict.fromkeys([str(ROOT), *filter(None, others)]))
+
+
+def short_folder() -> str:
+    """A folder for sockets, whose paths may have 107 bytes: the usual one for temporary files, if that is short enough.
+
+    Raises NotebookError when none can be used.
+    """
+    usual = tempfile.gettempdir()
+    for folder in (usual, os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/var/tmp", "/dev/shm"):
+        if folder and len(os.fsencode(folder)) + SOCKET_NAME <= SOCKET_PATH and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    raise NotebookError(
+        f"the folder for temporary files, {usual}, is too long for the sockets of a kernel; set TMPDIR to one of at "
+        f"most {SOCKET_PATH - SOCKET_NAME} characters"
+    )
+
+
+def _failure(sheet: Sheet, attempt: Path, error: Exception) -> str:
+    """The first failing cell and its error in one sentence."""
+    name, value = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
+    cell = getattr(error, "exec_count", None)
+    where = f"in cell {cell}" if cell else "while it ran"
+    see = f"; see {shown(attempt)}" if os.path.exists(attempt) else ""
+    return f"{sheet.record} failed {where}: {name}: {' '.join(str(value).split())}{see}"
+
+
+# --- what is stored ---
+
+
+def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Take out what differs between machines and runs: papermill's paths and times, cell timestamps, progress bars."""
+    notebook.metadata.pop("papermill", None)
+    notebook.metadata.pop("widgets", None)
+    for item in notebook.cells:
+        for key in ("papermill", "execution"):
+            item.metadata.pop(key, None)
+        if "outputs" in item:
+            item.outputs = [out for out in item.outputs if not _is_progress(out)]
+    return notebook
+
+
+def _is_progress(output: nbformat.NotebookNode) -> bool:
+    widget = "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+    return widget or (output.get("name") == "stderr" and re.search(r"\d+%\|", output.get("text", "")) is not None)
+
+
+def relocate(notebook: nbformat.NotebookNode, source: Path, target: Path) -> nbformat.NotebookNode:
+    """Make relative links in text and tables work from another folder.
+
+    A link to a notebook leads to the page beside this one: `table03.ipynb#resnet20` to that network's, `table03.ipynb`
+    to the one that the notebook makes by default.
+    """
+
+    def moved(link: re.Match[str]) -> str:
+        address, _, anchor = link[1].partition("#")
+        place = (source / address).resolve()
+        if place.suffix == ".ipynb" and place.is_relative_to(NOTEBOOKS):
+            return f"]({_page_link(place, anchor)})"
+        return f"]({os.path.relpath(place, target)}{'#' * bool(anchor)}{anchor})"
+
+    def rewritten(text: str) -> str:
+        return re.sub(r"\]\((?![a-z]+:|#)([^)\s]+)\)", moved, text)
+
+    for item in notebook.cells:
+        if item.cell_type == "markdown":
+            item.source = rewritten(item.source)
+        for output in item.get("outputs", []):
+            if "text/markdown" in output.get("data", {}):
+                output.data["text/markdown"] = rewritten(output.data["text/markdown"])
+    return notebook
+
+
+def _page_link(notebook: Path, anchor: str) -> str:
+    pages = {sheet.network: sheet.record for sheet in sheets() if sheet.notebook == notebook}
+    if anchor in pages:
+        return f"{pages[anchor]}.ipynb"
+    network = default_network(notebook) if len(pages) > 1 else next(iter(pages), None)
+    return f"{pages.get(network, notebook.stem)}.ipynb{'#' * bool(anchor)}{anchor}"
+
+
+def html(notebook: nbformat.NotebookNode, title: str) -> str:
+    """The notebook as one page; links to notebooks beside it lead to their pages."""
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
+    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
+    return re.sub(r'(href="[^":/#]*)\.ipynb(["#])', r"\1.html\2", page)

@@ -1,0 +1,264 @@
+"""`make tables` in a copy of the checkout, in a folder of an awkward name: what is planned, made, made again, and said.
+
+The copy has the project's declarations and small notebooks of its own, so that nothing here takes long.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_notebook
+
+from reprolib.paper import cli, files, notebooks, plan, run
+from reprolib.paper.run.steps import plan_steps
+
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+PAGE = """from reprolib.paper import run
+page = run.open_page({table!r}, globals())
+page.compute()
+run.write_record(page.plan.page.record, run.provenance(page), run.measure(page))"""
+LIST = """from reprolib.paper import run
+import reprolib, time
+print(reprolib.__file__)
+with open({log!r}, "a") as log:
+    print({name!r}, "begins", file=log, flush=True)
+    time.sleep(0.2)
+    print({name!r}, "ends", file=log)
+run.write_record({name!r}, run.plain_provenance(profile), [])"""
+LISTS = ("table01_networks", "00_scoreboard")
+TINY = """title: "A table of one attack on two small networks"
+dataset: fashion-mnist
+columns:
+  undefended: {recipe: adam}
+  no patches: {parent: undefended, recipe: rmsprop, defence: {name: unmodified}}
+rows: {FGSM: {losses: {logits: any}}}
+pages: {fmnistconv: {record: tiny}}
+"""
+AMOUNTS = {"data": "sample", "train": 60, "test": 10, "pretrain": 1, "finetune": 1, "every": 1}
+AMOUNTS |= {"steps": 2, "restarts": 1, "seeds": 1}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory) -> Path:
+    copy = tmp_path_factory.mktemp("project") / "a {copy} of it's"
+    copy.mkdir()
+    skip = shutil.ignore_patterns("__pycache__")
+    for name in ("Snakefile", "Makefile", "pyproject.toml", "requirements.lock", "params", "reprolib"):
+        source = files.ROOT / name
+        shutil.copytree(source, copy / name, ignore=skip) if source.is_dir() else shutil.copy(source, copy)
+    (copy / "params" / "tables" / "tiny.yaml").write_text(TINY)
+    for table in (path.stem for path in (copy / "params" / "tables").glob("*.yaml")):
+        network = next(iter(notebooks.record_names(table)), "fmnistconv")
+        write(copy, table, PAGE.format(table=table), f'\nnetwork: str = "{network}"')
+    for name in LISTS:
+        write(copy, name, LIST.format(name=name, log=str(copy / "log")))
+    return copy
+
+
+def write(copy: Path, name: str, source: str, more: str = "") -> Path:
+    parameters = new_code_cell(f'profile: str = "quick"{more}', metadata={"tags": ["parameters"]})
+    path = copy / "notebooks" / "tables" / f"{name}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(new_notebook(cells=[parameters, new_code_cell(source)], metadata={"kernelspec": KERNEL}), path)
+    return path
+
+
+def make(copy: Path, *words: str, **surroundings: str) -> subprocess.CompletedProcess:
+    """make with this environment, which knows another checkout."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MAKEFLAGS")}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["make", "--no-print-directory", "ACTIVE=1", "JOBS=2", *words]
+    return subprocess.run(
+        command, cwd=copy, timeout=300, env=environment | surroundings, capture_output=True, text=True
+    )
+
+
+def plan_of(copy: Path, *config: str) -> subprocess.CompletedProcess:
+    """The engine's own dry run, as a cluster's user calls it."""
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--nolock", "--cores", "1", "--printshellcmds"]
+    command += ["--rerun-triggers", "mtime", "--config", *config]
+    return subprocess.run(command, cwd=copy, timeout=300, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def jobs_in(done: subprocess.CompletedProcess) -> dict[str, int]:
+    """Rule -> number of jobs, from the engine's own table."""
+    assert done.returncode == 0, done.stdout
+    if "Nothing to be done" in done.stdout:
+        return {}
+    table = done.stdout.split("Job stats:", 1)[1].split("total", 1)[0]
+    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+
+
+def steps_in(done: subprocess.CompletedProcess) -> list:
+    """The steps that the shell commands ask for, as the command line reads them; in the order of the dry run."""
+    return [cli.read(shlex.split(command)) for command in re.findall(r"-m reprolib (.*)", done.stdout)]
+
+
+def pages(copy: Path, profile: str = "quick") -> list[str]:
+    return sorted(path.name for path in (copy / "results" / profile).glob("[!.]*"))
+
+
+def files_of(*records: str) -> list[str]:
+    return sorted(f"{record}{suffix}" for record in records for suffix in (".csv", ".html", ".ipynb", ".json"))
+
+
+# --- the plan -------------------------------------------------------------------------------------------------------
+
+
+def test_quick_batch_makes_every_page_and_the_scoreboard_last(copy):
+    done = plan_of(copy, "profile=quick")
+    records = [page.record for page in plan.all_pages()] + ["tiny", *LISTS]
+    assert jobs_in(done) == {"notebook": len(records), "all": 1}
+    steps = steps_in(done)
+    assert sorted(step.page for step in steps) == sorted(records)
+    assert {step.profile for step in steps} == {"quick"}
+    assert steps[-1].page == "00_scoreboard"
+
+
+def test_batch_of_the_cpu_profile(copy, monkeypatch, results):
+    """Every training and every evaluation is one job, also where two pages share it."""
+    monkeypatch.setenv("REPROLIB_OFFLINE", "1")
+    done = plan_of(copy, "profile=cpu", "only=table09_autoattack table11_epochs", "dry_run=true")
+    wanted = [("table09", "fmnistconv"), ("table11", "fmnistconv")]
+    planned = plan_steps(wanted, "cpu", without_data=True)
+    trainings, evaluations = len(planned.trainings), len(planned.evaluations)
+    assert jobs_in(done) == {"training": trainings, "evaluation": evaluations, "notebook": 2, "all": 1}
+    assert trainings == 3
+    steps = steps_in(done)
+    assert {step.profile for step in steps} == {"cpu"}
+    names = [step.name for step in steps if step.step.__name__ == "_run"]
+    assert sorted(names) == sorted([*planned.trainings, *planned.evaluations])
+    for name in planned.trainings:
+        parents = [file.parent.name for file in planned.trainings[name].after]
+        assert all(names.index(f"training/{parent}") < names.index(name) for parent in parents)
+
+
+@pytest.mark.parametrize("config, words", [
+    ("profile=cpuu", ["unknown profile 'cpuu'", "did you mean 'cpu'"]),
+    ("only=tabel06_fashion_mnist", ["unknown page", "did you mean 'table06_fashion_mnist'"]),
+])  # fmt: skip
+def test_wrong_names_in_the_batch(copy, config, words):
+    done = plan_of(copy, config)
+    assert done.returncode != 0
+    assert all(word in done.stdout for word in words), done.stdout
+
+
+# --- make -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def made(copy, tmp_path_factory) -> subprocess.CompletedProcess:
+    """Two pages and the scoreboard, in surroundings that mislead."""
+    long = tmp_path_factory.mktemp("t" * 90)
+    return make(copy, "tables", "ONLY=00 table01", "DRY_RUN=0", SNAKEMAKE_PROFILE="/nowhere", TMPDIR=str(long),
+                HOME="/nowhere", PYTHONPATH=str(files.ROOT))  # fmt: skip
+
+
+def test_several_names_select_pages_and_the_end_says_which_to_open(copy, made):
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert pages(copy) == sorted(f"{name}{suffix}" for name in LISTS for suffix in (".html", ".ipynb", ".json"))
+    assert made.stdout.splitlines()[-1] == (
+        "Done: results are in results/quick/. Open results/quick/00_scoreboard.html"
+    )
+    assert not made.stderr, "no word of the engine's, unless something is wrong"
+
+
+def test_what_runs_is_this_checkouts_code_and_needs_no_home(copy, made):
+    text = (copy / "results" / "quick" / "table01_networks.ipynb").read_text()
+    assert str(copy / "reprolib" / "__init__.py") in text
+    assert (copy / ".home").is_dir()
+    log = (copy / "log").read_text().splitlines()
+    assert log[-2:] == ["00_scoreboard begins", "00_scoreboard ends"]
+
+
+def test_what_is_there_is_not_made_again(copy, made):
+    assert jobs_in(plan_of(copy, "only=00 table01")) == {}
+    (copy / "results" / "quick" / "table01_networks.html").rename(copy / "kept")
+    assert jobs_in(plan_of(copy, "only=00")) == {}, "00 is the scoreboard alone"
+    (copy / "kept").rename(copy / "results" / "quick" / "table01_networks.html")
+
+
+@pytest.mark.parametrize("only, suffix", [("00 table01", ".json"), ("table01", ".ipynb"), ("table01", ".html")])
+def test_what_is_deleted_is_made_again(only, suffix, copy, made):
+    path = copy / "results" / "quick" / f"table01_networks{suffix}"
+    kept = path.with_suffix(".kept")
+    path.rename(kept)
+    try:
+        again = [step.page for step in steps_in(plan_of(copy, f"only={only}"))]
+        assert again == ["table01_networks", *(["00_scoreboard"] if "00" in only else [])]
+    finally:
+        kept.rename(path)
+
+
+@pytest.mark.parametrize("words, said", [
+    (["JOBS=0"], "error: JOBS is 0; give a number of processes at once, 1 or more"),
+    (["ONLY=tabel01"], "error: unknown page 'tabel01'; did you mean 'table01'?"),
+    (["PROFILE=qiuck"], "error: unknown profile 'qiuck'; did you mean 'quick'?"),
+])  # fmt: skip
+def test_wrong_words_for_make_are_told_in_one_sentence(words, said, copy):
+    done = make(copy, "tables", *words)
+    assert done.returncode != 0 and not done.stdout
+    assert done.stderr.splitlines()[0] == said and "Traceback" not in done.stderr
+
+
+def test_a_page_that_fails_keeps_its_record_and_is_made_again(copy, made):
+    record = copy / "results" / "quick" / "table01_networks.json"
+    before, source = record.read_bytes(), copy / "notebooks" / "tables" / "table01_networks.ipynb"
+    kept = source.read_bytes()
+    write(copy, source.stem, "raise KeyError('breadth')")
+    assert [step.page for step in steps_in(plan_of(copy, "only=table01"))] == [source.stem], "its source has changed"
+    done = make(copy, "tables", "ONLY=table01")
+    assert done.returncode != 0
+    assert f"error: {source.stem} failed in cell" in done.stderr and "KeyError: 'breadth'" in done.stderr
+    assert record.read_bytes() == before and not record.with_suffix(".html").exists()
+    source.write_bytes(kept)
+    os.utime(source, (1e9, 1e9))  # that its source is newer is not why it is made again
+    assert [step.page for step in steps_in(plan_of(copy, "only=table01"))] == [source.stem]
+
+
+def test_two_batches_that_make_the_same_page_do_it_one_after_the_other(copy, made):
+    (copy / "log").unlink()
+    command = [sys.executable, "-m", "reprolib", "notebook", "table01_networks"]
+    both = [subprocess.Popen(command, cwd=copy, stderr=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)]
+    assert [process.wait(300) for process in both] == [0, 0]
+    assert (copy / "log").read_text().splitlines() == ["table01_networks begins", "table01_networks ends"] * 2
+
+
+def test_a_batch_with_trainings_and_evaluations_as_jobs(copy, monkeypatch, tmp_path):
+    """In the cpu profile, whose amounts are tiny here. All but a fine-tuning and an evaluation is there already."""
+    profile = copy / "params" / "profiles" / "cpu.yaml"
+    monkeypatch.setenv("REPROLIB_STORE", str(tmp_path / "a store's place"))
+    profile.write_text(yaml.safe_dump({"default": AMOUNTS}))
+    prepare = (
+        f"from reprolib.paper import run; {PAGE.format(table='tiny').splitlines()[1]}; page.compute(progress=False)"
+    )
+    prepare = prepare.replace("globals()", "{'profile': 'cpu'}")
+    subprocess.run([sys.executable, "-c", prepare], cwd=copy, check=True, timeout=300)
+    store = run.Store()
+    trained = sorted((store.root / "training").glob("*/epoch-0001.safetensors"), key=os.path.getmtime)
+    evaluated = sorted((store.root / "evaluation").glob("*.safetensors"), key=os.path.getmtime)
+    gone = [trained[-1], evaluated[0]]
+    content = {path: path.stat().st_size for path in gone}
+    for path in gone:
+        path.unlink()
+    shutil.rmtree(trained[-1].parent)
+    stamps = {path: path.stat().st_mtime_ns for path in store.root.rglob("*.safetensors")}
+    done = make(copy, "tables", "PROFILE=cpu", "ONLY=tiny")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert pages(copy, "cpu") == files_of("tiny")
+    assert {path: path.stat().st_size for path in gone} == content
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps, "nothing else was computed again"
+    assert jobs_in(plan_of(copy, "profile=cpu", "only=tiny")) == {}
+
+
+def test_a_moved_checkout_runs():
+    """Console scripts carry the path of the environment in which they were made; modules don't."""
+    text = (files.ROOT / "Makefile").read_text()
+    assert set(re.findall(r"\.venv/bin/(\w+)", text)) == {"python"} and "$(PY) -m" in text

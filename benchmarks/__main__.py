@@ -18,11 +18,12 @@ import pandas as pd
 import yaml
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-from jobs import everything  # noqa: E402
-from networks import DEVICE  # noqa: E402
+import matplotlib.pyplot as plt
+from jobs import everything
+from networks import DEVICE
 
-from reprolib import devices, report, store  # noqa: E402
+from reprolib.paper.files import write_atomically
+from reprolib.paper.run.origin import stamp
 
 RESULTS = Path(__file__).parent / "results"
 REASONS = Path(__file__).parent / "reasons.yaml"
@@ -48,7 +49,7 @@ def main() -> None:
 def save(done: list[dict], rounds: int, *, keep: bool) -> None:
     """Write the results; with `keep`, jobs that were not run again stay as they were, on the device that ran them."""
     path = RESULTS / DEVICE.type
-    done = [found | {"commit": report.commit(), "device": devices.device_name(DEVICE)} for found in done]
+    done = [found | {name: stamp(DEVICE)[name] for name in ("commit", "device")} for found in done]
     if keep and path.with_suffix(".json").exists():
         again = {found["job"]: found for found in done}
         before = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["jobs"]
@@ -62,8 +63,8 @@ def save(done: list[dict], rounds: int, *, keep: bool) -> None:
         },
     }
     text = json.dumps({"machine": machine, "jobs": done}, indent=1)
-    store.write_atomically(path.with_suffix(".json"), f"{text}\n".encode())
-    store.write_atomically(path.with_suffix(".md"), page(machine, done).encode())
+    write_atomically(path.with_suffix(".json"), f"{text}\n".encode())
+    write_atomically(path.with_suffix(".md"), page(machine, done).encode())
     figure = plot(done)
     figure.savefig(path.with_suffix(".png"), dpi=110)
     plt.close(figure)
@@ -74,10 +75,10 @@ def page(machine: dict, done: list[dict]) -> str:
     commits = ", ".join(dict.fromkeys(job["commit"][:10] for job in done))
     lines = [
         "# Benchmarks",
-        f"`make bench` on {about}; commit {commits}. The device's last word is the precision that is fast there: where it is "
-        "float32, there are no units for bfloat16.",
-        "Ratio: the other's time (memory) over that of the first, ours; the median of the rounds, their lowest and highest in "
-        "brackets. Robust accuracy in percent of the images.",
+        f"`make bench` on {about}; commit {commits}. The device's last word is the precision that is fast there: where "
+        "it is float32, there are no units for bfloat16.",
+        "Ratio: the other's time (memory) over that of the first, ours; the median of the rounds, their lowest and "
+        "highest in brackets. Robust accuracy in percent of the images.",
     ]
     rows, missed = [], []
     for job, row, target in comparisons(done):

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from reprolib.store import ROOT
+from reprolib.paper.files import ROOT
 
 COMMIT = "1ee4538"  # the last one before the slot engine
 NOTEBOOKS = (  # those that both have
@@ -57,23 +57,44 @@ class Checkout:
         return done.stdout
 
 
+def _table06_today() -> list[tuple]:
+    """Attacks of today's plan with the networks that are published."""
+    from reprolib.paper import plan, run
+    from reprolib.paper.run.published import find
+
+    page = plan.load_plan("table06_fashion_mnist", "fmnistconv", "cpu")
+    wanted = [job.evaluation for job in page.jobs if job.column in COLUMNS and job.evaluation.source is None]
+    different = {str(evaluation.content()): evaluation for evaluation in wanted}.values()
+    return [
+        (e.attack.build(run.load_published(find(e.network)), e.loss, e.decision, e.seed), e.decision) for e in different
+    ]
+
+
+def _table06_before() -> list[tuple]:
+    """The same by the code of `COMMIT`, with its own names."""
+    from reprolib import attacks, report, specs, store
+
+    plan = specs.Plan(specs.load_grid("table06_fashion_mnist"), specs.load_profile("cpu"))
+    made = []
+    for job in (job for job in plan.jobs if job.column in COLUMNS and job.evaluation.source is None):
+        spec, name = job.evaluation, job.column.replace(" ", "_")
+        net = report.load_network(store.ROOT / f"results/cpu/checkpoints/{name}.safetensors")
+        attack = attacks.LinfAttack(net, **spec.attack.loop(), decision=spec.decision, seed=spec.seed)
+        made.append((attack, spec.decision))
+    return made
+
+
 def _attack_table06(count: int) -> dict:
-    """Run in a checkout: its own plan, its own attacks, its own networks of results/cpu."""
-    from reprolib import attacks, data, report, specs, store
+    """Run in a checkout: its own attacks on its own networks of results/cpu."""
+    from reprolib import data
 
     test = data.load("fashion-mnist-sample", test_size=count).test
     images, labels = test.images.float() / 255, test.labels
-    plan = specs.Plan(specs.load_grid("table06_fashion_mnist"), specs.load_profile("cpu"))
-    jobs = [job for job in plan.jobs if job.column in COLUMNS and job.evaluation.source is None]
-    left, evaluations = [], 0
-    for job in jobs:
-        spec = job.evaluation
-        net = report.load_network(store.ROOT / f"results/cpu/checkpoints/{job.column.replace(' ', '_')}.safetensors")
-        attack = attacks.LinfAttack(net, **spec.attack.loop(), decision=spec.decision, seed=spec.seed)
-        result = attack.run(images, labels)
-        left.append(result.robust(spec.decision).float().mean())
-        evaluations += result.calls
-    return {"attacks": len(jobs), "evaluations": evaluations, "robust": round(100 * float(sum(left)) / len(left), 2)}
+    made = _table06_today() if Path("params/recipes.yaml").exists() else _table06_before()
+    results = [(attack.run(images, labels), decision) for attack, decision in made]
+    left = [float(result.robust(decision).float().mean()) for result, decision in results]
+    evaluations = sum(result.calls for result, _ in results)
+    return {"attacks": len(made), "evaluations": evaluations, "robust": round(100 * sum(left) / len(left), 2)}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The jobs of the benchmark: each returns a title, what counts, the figure to reach, and a row per contestant, ours first."""
+"""The jobs of the benchmark: each returns a title, what counts, the figure to reach, and a row per contestant, ours
+first.
+"""
 
 from __future__ import annotations
 
@@ -39,16 +41,18 @@ from peers import (
 from timing import race
 from torch import Tensor, nn
 
-from reprolib import attacks, data, models, patches, report, specs, training
-from reprolib.autoattack import AutoAttack
-from reprolib.folding import folded
-from reprolib.store import ROOT, Store
+from reprolib import attacks, data, defenses, patches, training
+from reprolib import networks as reproduced
+from reprolib.networks.cpu.folding import folded
+from reprolib.paper.run import load_published
 
 ALPHA_SHARE = 0.1  # of eps, a step
 
 
 def steps(name: str, net: nn.Module, count: int, rounds: int) -> dict:
-    """PGD's bare speed: every image takes every step. The radius is too small to break anything or to meet its border."""
+    """PGD's bare speed: every image takes every step. The radius is too small to break anything or to meet its
+    border.
+    """
     images, labels = random_images(count, net)
     length, eps = 40, 1e-6
     run = {"eps": eps, "alpha": eps / (2 * length), "steps": length}
@@ -112,7 +116,7 @@ def restarts(
 
 def autoattack(net: nn.Module, images: Tensor, labels: Tensor, eps: float, rounds: int) -> dict:
     def ours() -> dict:
-        return {"robust": _percent(AutoAttack(net, eps).run(images, labels).robust())}
+        return {"robust": _percent(attacks.AutoAttack(net, eps).run(images, labels).robust())}
 
     def theirs() -> dict:
         return {"robust": _percent(torchattacks_autoattack(net, eps, images, labels))}
@@ -123,8 +127,8 @@ def autoattack(net: nn.Module, images: Tensor, labels: Tensor, eps: float, round
 
 
 def compilation(name: str, net: nn.Module, count: int, rounds: int) -> dict:
-    """Ten gradients with the network as it is, compiled, and with its batch normalisation folded (parameters frozen before);
-    what compiling and folding take is not counted."""
+    """Ten gradients with the network as it is, compiled, and with its batch normalisation folded (parameters frozen
+    before); what compiling and folding take is not counted."""
     images, labels = random_images(count, net)
     compiled = torch.compile(net, dynamic=False)
 
@@ -161,7 +165,7 @@ def training_precision(name: str, width: float, steps: int, rounds: int) -> dict
     labels = torch.randint(0, 10, (128,), generator=generator).to(DEVICE)
 
     def of(bfloat16: bool) -> dict:
-        net = models.build(name, width=width).to(DEVICE).train()
+        net = reproduced.build(name, width=width).to(DEVICE).train()
         optimizer = torch.optim.RMSprop(net.parameters(), lr=1e-3, alpha=0.9, eps=1e-7)
         for _ in range(steps):
             with torch.autocast(DEVICE.type, torch.bfloat16, enabled=bfloat16):
@@ -220,22 +224,21 @@ def epoch(rounds: int) -> dict:
     drawn = sample()  # four times over: an epoch should not be so short that what comes before it counts
     many = data.Split(drawn.train.images.repeat(4, 1, 1, 1), drawn.train.labels.repeat(4))
     dataset = dataclasses.replace(drawn, train=many)
-    spec = specs.Training(
-        dataset=dataset.name, model="fmnistconv", optimizer="rmsprop", lr=1e-3, batch_size=128,
-        copies="patched", patch_size=7, patch_count=1,
-    )  # fmt: skip
     made = patches.make_patches(dataset.train.images, torch.arange(len(dataset.train), device=DEVICE), 7, 1, 0)
     copies = patches.paste(dataset.train.images, made, torch.ones(len(dataset.train), dtype=torch.bool, device=DEVICE))
     ready = torch.cat([dataset.train.images, copies]).float() / 255
     labels = dataset.train.labels.repeat(2)
 
     def ours() -> dict:
-        with tempfile.TemporaryDirectory() as folder:
-            training.train(spec, [epochs], dataset, Store(folder), progress=False)
+        net, test = reproduced.build("fmnistconv").to(DEVICE), (dataset.test.images, dataset.test.labels)
+        defence, recipe = defenses.Patched(size=7, count=1), training.Recipe("rmsprop")
+        training.fit(
+            net, dataset.train.images, dataset.train.labels, defence, recipe, epochs=epochs, test=test, progress=False
+        )
         return {"images": epochs * len(ready)}
 
     def bare() -> dict:
-        net = models.build("fmnistconv").to(DEVICE).train()
+        net = reproduced.build("fmnistconv").to(DEVICE).train()
         optimizer = torch.optim.RMSprop(net.parameters(), lr=1e-3, alpha=0.9, eps=1e-7)
         for _ in range(epochs):
             for rows in torch.randperm(len(ready)).to(DEVICE).split(128):
@@ -245,7 +248,9 @@ def epoch(rounds: int) -> dict:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-            training.clean_accuracy(net, dataset.test)  # which ours measures after each epoch
+            training.clean_accuracy(
+                net, dataset.test.images, dataset.test.labels
+            )  # which ours measures after each epoch
         return {"images": epochs * len(ready)}
 
     rows = race({"reprolib": ours, "bare loop over ready images": bare}, rounds)
@@ -348,7 +353,7 @@ def _autoattack(images: Callable[[int], int], rounds: int):
 
 def _precision(images: Callable[[int], int], rounds: int):
     shown = first_images(sample().test, images(1000))  # misclassified ones too: a percentage of all of them
-    saturated = report.load_network(ROOT / "results/cpu/checkpoints/7-P1.safetensors").to(DEVICE)
+    saturated = load_published("results/cpu/networks/table06_fashion_mnist_fmnistconv_7-P1.safetensors").to(DEVICE)
     for name, net in (
         ("undefended", undefended()),
         ("adversarially trained net", sturdy()),

@@ -1,4 +1,6 @@
-"""Networks and images of the benchmark; everything is made here from seeds and the embedded sample, nothing downloaded."""
+"""Networks and images of the benchmark; everything is made here from seeds and the embedded sample, nothing
+downloaded.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from reprolib import attacks, data, models
+from reprolib import attacks, data, networks
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -20,12 +22,12 @@ def vgg16() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         features = torchvision.models.vgg16_bn(weights=None).features
-        net = nn.Sequential(models.Normalize((0.5,) * 3, (0.25,) * 3), features, nn.Flatten(), nn.Linear(512, 10))
+        net = nn.Sequential(networks.Normalize((0.5,) * 3, (0.25,) * 3), features, nn.Flatten(), nn.Linear(512, 10))
     return net.to(DEVICE, memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
 def cifarconv(reading: str = "cifarconv") -> nn.Module:
-    return models.build(reading).to(DEVICE).requires_grad_(False)
+    return networks.build(reading).to(DEVICE).requires_grad_(False)
 
 
 def random_images(count: int, net: nn.Module) -> tuple[Tensor, Tensor]:
@@ -52,7 +54,7 @@ def sturdy() -> nn.Module:
 
 def _trained(dataset: data.Dataset, *, adversarially: bool, epochs: int) -> nn.Module:
     """F-MNISTconv after a short training on the sample; adversarially, on what a short PGD makes of each batch."""
-    net = models.build("fmnistconv").to(DEVICE)
+    net = networks.build("fmnistconv").to(DEVICE)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     order = torch.Generator().manual_seed(2)
     for epoch in range(epochs):

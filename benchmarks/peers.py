@@ -62,7 +62,9 @@ def art_pgd(net: nn.Module, eps: float, alpha: float, steps: int, images: Tensor
 
 
 def torchattacks_autoattack(net: nn.Module, eps: float, images: Tensor, labels: Tensor) -> Tensor:
-    """bool [B]: survives AutoAttack's four parts with their standard settings, each on the survivors of those before."""
+    """bool [B]: survives AutoAttack's four parts with their standard settings, each on the survivors of those
+    before.
+    """
     common = {"norm": "Linf", "eps": eps, "n_restarts": 1, "seed": 0}
     targets = {"n_classes": min(net(images[:1]).shape[1], 10)}
     fab = {"alpha_max": 0.1, "eta": 1.05, "beta": 0.9, "multi_targeted": True}

@@ -14,8 +14,9 @@ def race(contestants: dict[str, Callable[[], dict]], rounds: int, *, warm_up: bo
     """Time each contestant once per round, one after the other, so that a machine's mood meets all of them alike.
 
     A contestant returns what it found (an accuracy, say), which stands beside its time. A `warm_up` round, which is not
-    counted, goes first, for whatever is done at a first call; where a call takes minutes, that is nothing. Per contestant: name, median seconds, the ratio to the first contestant (ours)
-    with the lowest and highest of the rounds, and what it returned in the last round.
+    counted, goes first, for whatever is done at a first call; where a call takes minutes, that is nothing. Per
+    contestant: name, median seconds, the ratio to the first contestant (ours) with the lowest and highest of the
+    rounds, and what it returned in the last round.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     found: dict[str, dict] = {}

@@ -1,10 +1,11 @@
-"""The project holds together: one list of packages in three files, imports that point only down, no machine's traces."""
+"""The project holds together: one list of packages in three files, files of a readable size, no machine's traces."""
 
 import ast
+import json
 import re
 import subprocess
-import sys
 import tomllib
+from collections import defaultdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,23 +13,13 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from reprolib import claims, report, scoreboard, specs
+from reprolib.paper import judge, plan, run
+from reprolib.paper.show import readme
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOORS = [
-    {"files", "specs", "claims", "contradictions", "store"},
-    {"attacks", "slots", "devices", "patches", "models", "layers", "convnets", "deepnets", "data", "streams", "winograd",
-     "autoattack", "autoattack_parts", "probes", "folding"},
-    {"evaluation", "training", "ladder", "defenses"},
-    {"measures", "records", "costs"},
-    {"tables", "pictures"},
-    {"scoreboard"},
-    {"report"},
-    {"diagnostics", "study"},
-    {"batch"},
-    {"__main__"},
-]
-NO_TORCH = {"files", "specs", "claims", "contradictions"}
+FILES = sorted((ROOT / "reprolib").rglob("*.py"))
+LONGEST = 350  # lines of a file
+METHOD = 3300  # lines of everything but the apparatus: about 3000
 
 
 def locked() -> dict[str, str]:
@@ -51,8 +42,9 @@ def test_environment_yml_has_the_versions_of_the_lock():
     text = (ROOT / "environment.yml").read_text()
     pip = next(d["pip"] for d in yaml.safe_load(text)["dependencies"] if isinstance(d, dict))
     pins = dict(line.split("==") for line in pip)
-    assert pins | {"torchattacks": re.search(r"--no-deps torchattacks==([\d.]+)", text)[1]} == \
-        {r.name: locked()[r.name.lower()] for r in wanted()}
+    assert pins | {"torchattacks": re.search(r"--no-deps torchattacks==([\d.]+)", text)[1]} == {
+        r.name: locked()[r.name.lower()] for r in wanted()
+    }
 
 
 def test_torchattacks_is_not_silently_an_older_one_and_does_not_drag_others_down():
@@ -61,27 +53,58 @@ def test_torchattacks_is_not_silently_an_older_one_and_does_not_drag_others_down
     assert tuple(map(int, locked()["requests"].split(".")[:2])) >= (2, 32)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "reprolib").rglob("*.py")), ids=lambda p: p.stem)
-def test_imports_point_only_down(path):
-    floor = {name: height for height, names in enumerate(FLOORS) for name in names}
-    own = path.stem if path.parent.name == "reprolib" else path.parent.name
-    if own == "__init__":
-        return
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("reprolib"):
-            names = [a.name for a in node.names] if node.module == "reprolib" else [node.module.split(".")[1]]
-            for name in names:
-                assert name in floor, f"{name} stands on no floor: name it in FLOORS"
-                assert floor[name] <= floor[own], f"{own} imports {name}, which stands above it"
-        if own in NO_TORCH and isinstance(node, (ast.Import, ast.ImportFrom)):
-            assert "torch" not in ast.unparse(node)
+# --- code that can be read --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module, without", [("batch", "torch"), ("report", "torchvision")])
-def test_what_takes_seconds_to_import_is_imported_by_those_who_need_it(module, without):
-    """Each notebook of a batch pays for both processes' imports, its own and its kernel's."""
-    code = f"import sys, reprolib.{module}; sys.exit({without!r} in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120).returncode == 0
+def length(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT / "reprolib")))
+def test_no_file_is_too_long_to_read(path):
+    assert length(path) <= LONGEST
+
+
+def test_the_method_is_a_thin_library():
+    assert sum(length(path) for path in FILES if "paper" not in path.parts) <= METHOD
+
+
+def statements(path: Path) -> list[tuple[int, str] | None]:
+    """A file's statements in order, without prose and imports; None where a definition begins or ends."""
+    found: list[tuple[int, str] | None] = []
+
+    def walk(body: list[ast.stmt]) -> None:
+        for statement in body:
+            if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+                found.append(None)
+                walk(statement.body)
+                found.append(None)
+            elif not isinstance(statement, ast.Import | ast.ImportFrom) and not _is_prose(statement):
+                found.append((statement.lineno, ast.unparse(statement).splitlines()[0]))
+                for block in ("body", "handlers", "orelse", "finalbody"):
+                    for below in getattr(statement, block, []):
+                        walk(below.body if isinstance(below, ast.ExceptHandler) else [below])
+
+    walk(ast.parse(path.read_text(encoding="utf-8")).body)
+    return found
+
+
+def _is_prose(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def test_no_run_of_six_lines_of_logic_stands_twice():
+    places = defaultdict(list)
+    for path in FILES:
+        lines = statements(path)
+        for start in range(len(lines) - 5):
+            some = lines[start : start + 6]
+            if None not in some:
+                places[tuple(text for _, text in some)].append(f"{path.relative_to(ROOT)}:{some[0][0]}")
+    assert not [found for found in places.values() if len(found) > 1]
+
+
+# --- what is committed ------------------------------------------------------------------------------------------------
 
 
 def tracked() -> list[Path]:
@@ -92,43 +115,69 @@ def tracked() -> list[Path]:
 
 
 def test_no_tracked_file_names_a_registry_or_a_machine():
-    traces = re.compile("|".join(["py" + r"pi\.org", "python" + "hosted", "registry" + r"\.npm", "deb" + r"\.debian",
-                                  "/ro" + "ot/", "/wo" + "rk/", "/home/" + r"\w"]))
+    traces = re.compile(
+        "|".join(
+            [
+                "py" + r"pi\.org",
+                "python" + "hosted",
+                "registry" + r"\.npm",
+                "deb" + r"\.debian",
+                "/ro" + "ot/",
+                "/wo" + "rk/",
+                "/home/" + r"\w",
+            ]
+        )
+    )
     for path in tracked():
         if path.suffix not in {".png", ".npz", ".safetensors"}:
             found = traces.search(path.read_text(encoding="utf-8"))
             assert not found, f"{path.relative_to(ROOT)} says {found[0]}"
 
 
-def test_committed_checkpoints_stay_small():
-    assert sum(p.stat().st_size for p in tracked() if p.suffix == ".safetensors") <= 20_000_000
+def test_published_networks_stay_small():
+    """A clone carries them all."""
+    assert sum(path.stat().st_size for path in ROOT.glob("results/*/networks/*.safetensors")) <= 120_000_000
+    assert not [path for path in tracked() if path.suffix == ".safetensors" and path.parent.name != "networks"]
 
 
-RECORDS = sorted(p for profile in ("cpu", "paper") for p in (ROOT / "results" / profile).glob("*.json"))
+RECORDS = sorted(path for profile in ("cpu", "paper") for path in (ROOT / "results" / profile).glob("*.json"))
+PAGES = {page.record: page for page in plan.all_pages()}
 
 
-@pytest.mark.parametrize("path", RECORDS, ids=lambda p: f"{p.parent.name}-{p.stem}")
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_committed_records_are_whole_and_belong_to_their_profile(path):
-    origin = report.read_record(path)["provenance"]
-    assert origin["profile"] == path.parent.name
-    assert origin["settings"] == specs.load_profile(path.parent.name).content()
-    assert re.fullmatch("[0-9a-f]{40}", origin["commit"])
-    assert not origin["dirty"]
+    made = run.read_record(path).provenance
+    assert made["profile"] == path.parent.name
+    assert made["commit"] and all(re.fullmatch("[0-9a-f]{40}", commit) for commit in made["commit"])
+    assert made["dirty"] == ["False"] and made["torch"]
+    if path.stem in PAGES:
+        page = PAGES[path.stem]
+        assert made["amounts"] == plan.used(page, plan.amounts_of(page, plan.load_profile(path.parent.name)))
+        assert made["device"] and made["seconds"]["attacks"] > 0 and len(made["data"]["sha256"]) == 64
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_committed_records_are_read_again_as_they_were_written(path):
+    """No field is lost or given another form on the way through a cell."""
+    stored = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    assert [cell.content() for cell in run.read_record(path).cells] == stored
 
 
 def test_the_readme_shows_the_results_as_they_are():
-    assert scoreboard.README.read_text(encoding="utf-8") == report.readme_text(), "the README's status is stale: run `make readme`"
+    stale = "the README's status is stale: run `make readme`"
+    assert readme.README.read_text(encoding="utf-8") == readme.readme_text(), stale
 
 
 def test_the_readme_begins_with_the_two_commands():
-    text = scoreboard.README.read_text(encoding="utf-8")
+    text = readme.README.read_text(encoding="utf-8")
     assert text.index("make tables") < text.index("make test") < text.index("\n## ")
 
 
 def test_every_percentage_among_the_findings_is_measured_or_printed():
-    text = scoreboard.README.read_text(encoding="utf-8").split("## What was found so far")[1].split("\n![")[0]
-    known = {f"{c['value']:.2f}" for path in RECORDS for c in report.read_record(path)["cells"] if c["value"] is not None}
-    known |= {f"{claim.printed:.2f}" for claim in claims.load_claims().values() if isinstance(claim.printed, (int, float))}
+    text = readme.README.read_text(encoding="utf-8").split("## What was found so far")[1].split("\n![")[0]
+    known = {f"{cell.value:.2f}" for path in RECORDS for cell in run.read_record(path).cells}
+    printed = [claim.printed for claim in judge.load_claims().values()]
+    known |= {f"{number:.2f}" for number in printed if isinstance(number, int | float)}
     found = re.findall(r"\d+\.\d\d", text)
     assert len(found) >= 5
     assert set(found) <= known

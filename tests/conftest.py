@@ -49,7 +49,7 @@ def processes():
     """Processes that start in milliseconds: forked from one that has imported torch and done nothing else."""
     context = multiprocessing.get_context("forkserver")
     # torch's optimisers import torch._dynamo at their first use, which takes seconds
-    context.set_forkserver_preload(["pytest", "reprolib.training", "torch._dynamo"])
+    context.set_forkserver_preload(["pytest", "reprolib.paper.run", "torch._dynamo"])
     return context
 
 

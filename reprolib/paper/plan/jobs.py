@@ -276,11 +276,13 @@ def amounts_of(page: Page, profile: Profile) -> Amounts:
 
 def used(page: Page, amounts: Amounts) -> dict[str, Any]:
     """The amounts that make this page's record, and no others, so that a later setting cannot disturb it."""
+    columns = list(page.columns.values())
+    each = columns + [member for column in columns for member in column.members or []]
     spare = {
         "every": not page.follows_epochs,
-        "seeds": all(column.seeds == 1 for column in page.columns.values()),
-        "width": not networks.scalable(page.architecture),
-        "finetune": all(column.parent is None for column in page.columns.values()),
+        "seeds": all(column.seeds == 1 for column in columns),
+        "width": not any(networks.scalable(one.architecture or page.architecture) for one in each),
+        "finetune": all(one.parent is None for one in each),
     }
     return {name: value for name, value in amounts.model_dump().items() if not spare.get(name)}
 

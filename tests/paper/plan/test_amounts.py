@@ -11,6 +11,7 @@ from reprolib.paper.plan import (
     PARAMS,
     PROFILES,
     Amounts,
+    Column,
     Profile,
     SpecError,
     all_pages,
@@ -112,6 +113,21 @@ def test_a_new_amount_with_a_use_elsewhere_would_be_the_records_only_if_its_page
     for name in spare:
         assert used(page, amounts.model_copy(update={name: 99})) == COMMITTED[profile, record]
     assert spare <= {"every", "seeds", "width", "finetune"}
+
+
+def test_what_a_single_column_uses_is_used():
+    """Its own architecture may have a width, and a member of a vote a parent, where the others have not."""
+    page = PAGES["table06_fashion_mnist"].model_copy(update={"columns": {"undefended": Column(recipe="adam")}})
+    amounts = amounts_of(page, load_profile("quick"))
+    assert not {"width", "finetune"} & used(page, amounts).keys()
+    member = {"recipe": "adam", "parent": "undefended"}
+    for name, column in (
+        ("width", {"recipe": "adam", "architecture": "vgg16"}),
+        ("finetune", member),
+        ("finetune", {"members": [{"recipe": "adam"}, member]}),
+    ):
+        more = page.model_copy(update={"columns": page.columns | {"other": Column(**column)}})
+        assert used(more, amounts).keys() - used(page, amounts).keys() == {name}
 
 
 # --- overrides --------------------------------------------------------------------------------------------------------

@@ -1,17 +1,7 @@
-"""What the tests of this room share: small networks, and processes that start with this room imported."""
-
-import multiprocessing
+"""What the tests of this room share: small networks, and a results folder in which nothing is published."""
 
 import pytest
 import small_networks
-
-
-@pytest.fixture(scope="session")
-def processes():
-    """As the tests' own, which it is where another test has used that one before: then each process takes a second."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "reprolib.paper.run", "torch._dynamo"])
-    return context
 
 
 @pytest.fixture(scope="module")

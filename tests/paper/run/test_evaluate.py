@@ -468,39 +468,39 @@ def test_truncated_checkpoint(share, shelf, trained, tmp_path):
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(StoreError) as caught:
-        evaluate.evaluate(asked(), shelf, progress=False)
+        evaluate.evaluate(asked(size=40), shelf, progress=False)
     message = one_sentence(caught)
     assert str(path) in message and "delete that file and run again" in message
-    assert not evaluate.has(asked(), shelf)
+    assert not evaluate.has(asked(size=40), shelf)
     assert same(outcome(asked(network=EARLIER, size=20), shelf), first), "nothing else is lost"
 
     path.unlink()
     shelf.train(TRAINED, [2], progress=False)
-    assert same(attacked(asked(), shelf), attacked(asked(), copied(trained, tmp_path / "whole")))
+    assert same(attacked(asked(size=40), shelf), attacked(asked(size=40), copied(trained, tmp_path / "whole")))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
 def test_truncated_outcome_can_be_deleted_as_the_message_says(share, shelf):
-    first = attacked(asked(), shelf)
-    path = shelf.store.path(name_of(asked(), shelf))
+    first = attacked(asked(size=40), shelf)
+    path = shelf.store.path(name_of(asked(size=40), shelf))
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(StoreError) as caught:
-        outcome(asked(), shelf)
+        outcome(asked(size=40), shelf)
     message = one_sentence(caught)
     assert str(path) in message and "delete that file and run again" in message
     path.unlink()
-    assert same(attacked(asked(), shelf), first)
+    assert same(attacked(asked(size=40), shelf), first)
 
 
 def test_outcome_that_was_altered_is_noticed(shelf):
-    attacked(asked(), shelf)
-    path = shelf.store.path(name_of(asked(), shelf))
+    attacked(asked(size=40), shelf)
+    path = shelf.store.path(name_of(asked(size=40), shelf))
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(StoreError, match="does not match its own checksum"):
-        outcome(asked(), shelf)
+        outcome(asked(size=40), shelf)
 
 
 def test_store_that_cannot_be_written(tiny, tmp_path):
@@ -518,6 +518,6 @@ def test_disk_that_is_full_at_the_end_of_an_attack(shelf, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
         with pytest.raises(StoreError, match="No space left on device"):
-            evaluate.evaluate(asked(), shelf, progress=False)
-    assert not evaluate.has(asked(), shelf)
-    assert attacked(asked(), shelf).robust().any()
+            evaluate.evaluate(asked(size=40), shelf, progress=False)
+    assert not evaluate.has(asked(size=40), shelf)
+    assert attacked(asked(size=40), shelf).robust().any()

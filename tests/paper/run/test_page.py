@@ -144,6 +144,25 @@ def test_what_is_published_is_not_trained_nor_what_it_was_trained_from(opened, t
     assert len(anew.missing_trainings()) == 2 and len(anew.missing_evaluations()) == len(home.evaluations())
 
 
+def test_publishing_a_pages_networks_keeps_what_was_computed_and_spares_a_clone_the_training(opened, tiny, tmp_path):
+    made = Plan(planned(TWO).page, AMOUNTS, "cpu")
+    page = opened(made)
+    page.compute(progress=False)
+    before = page.evaluations().keys()
+    names = {path.stem for path in run.publish_networks(page)}
+    assert names == {"made_small_undefended", "made_small_no_patches"}
+    assert page.evaluations().keys() == before and not page.missing_trainings() and not page.missing_evaluations()
+    assert run.provenance(page)["published"] == [], "its numbers were made on its own"
+    files = {path: path.read_bytes() for path in run.publish_networks(page)}
+    assert all(path.read_bytes() == content for path, content in files.items())
+
+    clone = Page(made, store=Store(tmp_path / "clone"), dataset=tiny)
+    assert clone.missing_trainings() == {}
+    clone.compute(progress=False)
+    assert set(run.provenance(clone)["published"]) == names
+    assert [torch.equal(clone.outcome(job).any_run, page.outcome(job).any_run) for job in page.jobs].count(False) == 0
+
+
 def test_a_page_along_the_epochs_trains_once_and_looks_often(opened):
     made = planned({"undefended": UNDEFENDED, "no patches": CONTROL}, follows_epochs=True)
     made = Plan(made.page, AMOUNTS.model_copy(update={"finetune": 3}), "custom")

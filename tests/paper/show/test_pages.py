@@ -65,7 +65,7 @@ def test_every_page_says_what_was_reduced(page, profile):
     planned = plan.load_plan(page.table, page.network, profile)
     text, used = show.scale(planned), planned.amounts
     assert text.startswith(show.banner("quick")) == (profile == "quick") and f"Profile **{profile}**" in text
-    narrow = used.width != 1 and page.network in ("vgg16", "resnet50")
+    narrow = used.width != 1 and page.network in ("vgg16", "resnet50", "resnet20")
     assert (f"(width {used.width:g})" in text) == narrow
     assert f" {planned.size:,} test images" in text
     assert f" {used.finetune} epoch{'s' * (used.finetune > 1)} of fine-tuning" in text

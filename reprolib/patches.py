@@ -2,11 +2,9 @@
 
 `sample` decides for each image which operation meets which patch, `apply` carries that out, and the same draws always
 give the same pixels. A draw is fixed per image for the whole fine-tuning (section 3), so modified patches are made
-once; only they are stored, not a second copy of the data set. Where the paper leaves a choice, the MATLAB reading is
-taken, because its wording of the noises is that of `imnoise`. All operations and `apply` take the patches of B images,
-float [B, C, n, n] in [0, 1] with n of at least 3, and B draws, return the same shape and range, and raise ValueError
-for anything else.
-"""
+once. Where the paper leaves a choice, the MATLAB reading is taken: its wording of the noises is that of `imnoise`. All
+operations and `apply` take the patches of B images, float [B, C, n, n] in [0, 1] with n of at least 3, and B draws,
+return the same shape and range, and raise ValueError for anything else."""
 
 import math
 from collections.abc import Callable
@@ -37,9 +35,6 @@ class Draws:
         _check_rows("horizontal", self.horizontal, torch.bool, len(self.ids))
         _check_range("operation ranges", self.operation, len(OPERATIONS) - 1, "indices into OPERATIONS, 0 to 8")
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
     def __getitem__(self, rows: Tensor) -> "Draws":
         return Draws(self.operation[rows], self.horizontal[rows], self.ids[rows], self.seed, self.stream)
 
@@ -50,8 +45,9 @@ class Draws:
 def _checked(change: Callable[[Tensor, Draws], Tensor]) -> Callable[[Tensor, Draws], Tensor]:
     @wraps(change)
     def checked(patch: Tensor, draw: Draws) -> Tensor:
-        fits = isinstance(patch, Tensor) and patch.is_floating_point() and patch.dim() == 4 and len(patch) == len(draw)
-        expected = f"floats [{len(draw)}, C, n, n] in [0, 1], one for each draw, n at least 3 (uint8: divide by 255)"
+        count = len(draw.ids)
+        fits = isinstance(patch, Tensor) and patch.is_floating_point() and patch.dim() == 4 and len(patch) == count
+        expected = f"floats [{count}, C, n, n] in [0, 1], one for each draw, n at least 3 (uint8: divide by 255)"
         _require("patches are", patch, expected, fits and 3 <= patch.shape[2] == patch.shape[3])
         _check_range("patches range", patch, 1, "[0, 1]")
         return change(patch, draw)
@@ -61,10 +57,8 @@ def _checked(change: Callable[[Tensor, Draws], Tensor]) -> Callable[[Tensor, Dra
 
 @_checked
 def rotate(patch: Tensor, draw: Draws) -> Tensor:
-    """Rotate by 10 degrees clockwise (operation 1), bicubic (Keys, a = -0.5), same size, corners filled with 0.
-
-    The printed "bicubic interpolation" defines no values there; `imrotate(patch, -10, 'bicubic', 'crop')` has 0.
-    """
+    """Rotate by 10 degrees clockwise (operation 1), bicubic (Keys, a = -0.5), same size. Corners, for which the paper
+    says nothing, are filled with 0, as by `imrotate(patch, -10, 'bicubic', 'crop')`."""
     return (patch.flatten(2) @ _rotation_weights(patch.shape[-1]).to(patch).T).view_as(patch).clamp(0, 1)
 
 
@@ -122,8 +116,7 @@ def salt_and_pepper(patch: Tensor, draw: Draws) -> Tensor:
 @_checked
 def speckle_noise(patch: Tensor, draw: Draws) -> Tensor:
     """Add n times the pixel, n uniform with mean 0 and variance 0.05, in +-0.387 (operation 6), clipped to [0, 1]."""
-    n = (2 * draw.uniform(patch.shape[1:]) - 1) * math.sqrt(3 * 0.05)
-    return (patch + n * patch).clamp(0, 1)
+    return (patch + (2 * draw.uniform(patch.shape[1:]) - 1) * math.sqrt(3 * 0.05) * patch).clamp(0, 1)
 
 
 @_checked
@@ -151,11 +144,9 @@ OPERATIONS = rotate, translate, gaussian_noise, poisson_noise, salt_and_pepper, 
 
 
 def boxes(height: int, width: int, size: int, count: int) -> list[tuple[int, int]]:
-    """Top-left corners (row, column) of the patches "near the center" (section 4.2).
-
-    One patch is centred; two lie side by side and straddle the centre. The exact places are not printed. Raises
-    ValueError when the patches don't fit into the image, and for numbers that are not whole.
-    """
+    """Top-left corners (row, column) of the patches "near the center" (section 4.2): one is centred, two lie side by
+    side and straddle the centre; the exact places are not printed. Raises ValueError when the patches don't fit into
+    the image, and for numbers that are not whole."""
     _check_count(count)
     fits = all(isinstance(n, Integral) for n in (height, width, size)) and 3 <= size <= height and count * size <= width
     expected = f"a whole number of pixels, 3 or more, that fits into an image of {height}x{width}"
@@ -168,12 +159,9 @@ def sample(ids: Tensor, count: int, seed: int) -> list[Draws]:
     """For each of `count` patches, one draw per image id (int64 [B]); each patch draws its function independently."""
     _check_rows("ids", ids, torch.int64)
     _check_count(count)
-    draws = []
-    for patch in range(count):
-        choice = streams.uniform(seed, ids, 2 * patch, (2,))  # even streams; the noises draw from the odd ones
-        operation, horizontal = (choice[:, 0] * len(OPERATIONS)).long(), choice[:, 1] < 0.5
-        draws.append(Draws(operation, horizontal, ids, seed, 2 * patch + 1))
-    return draws
+    choices = [streams.uniform(seed, ids, 2 * patch, (2,)) for patch in range(count)]  # the noises have the odd streams
+    operations = [(u[:, 0] * len(OPERATIONS)).long() for u in choices]
+    return [Draws(operations[k], u[:, 1] < 0.5, ids, seed, 2 * k + 1) for k, u in enumerate(choices)]
 
 
 @_checked
@@ -188,16 +176,13 @@ def apply(patch: Tensor, draw: Draws) -> Tensor:
 
 
 def make_patches(images: Tensor, ids: Tensor, size: int, count: int, seed: int) -> Tensor:
-    """The modified patches of a data set: uint8 [B, C, H, W] images with int64 [B] ids -> uint8 [B, count, C, n, n].
-
-    Rounded to 8 bits as an image file would be. Raises ValueError for other images or ids, and patches that don't fit.
-    """
+    """The modified patches of a data set: uint8 [B, C, H, W] images with int64 [B] ids -> uint8 [B, count, C, n, n],
+    rounded as in an image file. Raises ValueError for other images or ids, and patches that don't fit."""
     fits = isinstance(images, Tensor) and images.dtype == torch.uint8 and images.dim() == 4
     _require("images are", images, "uint8 [B, C, H, W] from 0 to 255 (grey images [B, H, W]: images[:, None])", fits)
     _check_rows("ids", ids, torch.int64, len(images))
-    height, width = images.shape[2:]
-    made = []
-    for (top, left), draws in zip(boxes(height, width, size, count), sample(ids, count, seed), strict=True):
+    made, corners = [], boxes(images.shape[2], images.shape[3], size, count)
+    for (top, left), draws in zip(corners, sample(ids, count, seed), strict=True):
         patch = images[:, :, top : top + size, left : left + size].float() / 255
         made.append((apply(patch, draws) * 255).round().to(torch.uint8))
     return torch.stack(made, 1)
@@ -205,9 +190,7 @@ def make_patches(images: Tensor, ids: Tensor, size: int, count: int, seed: int) 
 
 def paste(images: Tensor, patches: Tensor, chosen: Tensor) -> Tensor:
     """Put patches [B, count, C, n, n] into the images [B, C, H, W] for which `chosen` (bool [B]) is true; a new tensor.
-
-    Raises ValueError for patches of another type, number or channels than the images, or that don't fit.
-    """
+    Raises ValueError for patches of another type, number or channels than the images, or that don't fit."""
     _require("images are", images, "a tensor [B, C, H, W]", isinstance(images, Tensor) and images.dim() == 4)
     batch, channels, height, width = images.shape
     shape = tuple(patches.shape) if isinstance(patches, Tensor) and patches.dtype == images.dtype else ()

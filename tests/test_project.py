@@ -19,7 +19,7 @@ from reprolib.paper.show import readme
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "reprolib").rglob("*.py"))
 LONGEST = 350  # lines of a file
-METHOD = 3300  # lines of everything but the apparatus: about 3000
+METHOD = 3350  # lines of everything but the apparatus, prose and blank lines included
 
 
 def locked() -> dict[str, str]:

@@ -1,9 +1,9 @@
 """Attacks: `attacks.pgd(net, eps=8/255, alpha=2/255, steps=40, restarts=10)(images, labels)` -> adversarial images.
 
-A file per attack: `linf` (FGSM, IFGSM, PGD) and `autoattack` with its parts `apgd`, `fab` and `square`; `probes` need
-no gradient. Beneath them `slots`, the engine, asks a `network` for `losses` and checks `inputs`. A new attack is a file
-that lists its constructors in `ATTACKS`: each takes a network, its own numbers, and loss, decision and seed by name,
-and makes a frozen dataclass with `runs` (that an image may have), `run` and `__call__` as those of `LinfAttack`.
+`linf` (FGSM, IFGSM, PGD) and `autoattack`. Beneath them `slots`, the engine,
+asks a `network` and checks `inputs`. A new attack is a file that lists its constructors in `ATTACKS`: each takes a
+network, its own numbers, and loss, decision and seed by name, and makes a frozen dataclass like `LinfAttack`, with
+`runs` (that an image may have), `run` and `__call__`.
 """
 
 import pkgutil
@@ -11,12 +11,12 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+# isort: off
 from reprolib.attacks.autoattack import STANDARD, AutoAttack, part_of  # noqa: F401  # the room offers what it imports
 from reprolib.attacks.inputs import check_images  # noqa: F401
 from reprolib.attacks.linf import LinfAttack, fgsm, ifgsm, pgd  # noqa: F401
-from reprolib.attacks.losses import LOSSES, loss_per_image  # noqa: F401
-from reprolib.attacks.network import Gradients, Probabilities, is_right, untouched  # noqa: F401
-from reprolib.attacks.probes import BPDA, NOISE, random_noise, transfer  # noqa: F401
+from reprolib.attacks.network import BPDA, LOSSES, NOISE, Gradients, Probabilities, loss_per_image  # noqa: F401
+from reprolib.attacks.network import is_right, random_noise, transfer, untouched  # noqa: F401
 from reprolib.attacks.slots import DECISIONS, AttackResult, robust  # noqa: F401
 
 
@@ -33,10 +33,7 @@ def named() -> dict[str, Callable[..., Any]]:
 
 
 def content(attack: Any) -> dict[str, Any]:
-    """An attack's numbers and names as plain data, for a key: equal for equal computations on one network.
-
-    Without the network, and without `slots`, which changes no result.
-    """
+    """Plain data for a key, equal for equal computations on one network: all fields but it and the idle `slots`."""
     fields = {name: value for name, value in vars(attack).items() if name not in ("model", "slots")}
     lists = {name: list(value) for name, value in fields.items() if isinstance(value, tuple)}
     return {"kind": type(attack).__name__} | fields | lists

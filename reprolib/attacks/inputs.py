@@ -1,4 +1,4 @@
-"""What attacks accept: one sentence for each image, label, number and answer of a network that does not fit."""
+"""What attacks accept. Every check raises ValueError, in one sentence; those of numbers return plain ones."""
 
 import math
 from collections.abc import Collection
@@ -20,9 +20,6 @@ class Options(TypedDict, total=False):
     seed: int
     slots: int | None
     bfloat16: bool
-
-
-# Every check raises ValueError; those of numbers return plain ones, also of numpy's.
 
 
 def check_eps(eps: object) -> float:
@@ -89,13 +86,13 @@ def check_images(images: Tensor, labels: Tensor, ids: Tensor | None = None) -> N
     for name, numbers in (("labels", labels), ("ids", labels if ids is None else ids)):
         fit = (torch.int64, images.shape[:1], images.device)
         if not isinstance(numbers, Tensor) or (numbers.dtype, numbers.shape, numbers.device) != fit:
-            expected = f"a tensor int64 [{len(images)}] on {images.device}, as the images"
-            raise ValueError(f"{name} are {described(numbers)}; expected {expected}")
+            form = f"a tensor int64 [{len(images)}] on {images.device}, as the images"
+            raise ValueError(f"{name} are {described(numbers)}; expected {form}")
     if images.numel():
         low, high = (float(end) for end in images.detach().aminmax())
         if not (low >= 0 and high <= 1):
-            hint = "normalisation belongs into the model"
-            raise ValueError(f"images range from {low:.9g} to {high:.9g}; expected [0, 1] ({hint})")
+            hint = "(normalisation belongs into the model)"
+            raise ValueError(f"images range from {low:.9g} to {high:.9g}; expected [0, 1] {hint}")
 
 
 def check_network(network: object) -> None:

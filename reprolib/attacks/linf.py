@@ -1,9 +1,5 @@
-"""Gradient attacks in the L-infinity ball (the paper's Table 2), callable as `attack(images, labels) -> adversarial`.
+"""FGSM, IFGSM and PGD in the L-infinity ball (the paper's Table 2): a loop with different numbers, run by `slots`."""
 
-FGSM, IFGSM and PGD are one loop with different numbers; `slots` runs it.
-"""
-
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Unpack
 
@@ -12,9 +8,8 @@ from torch import Tensor, nn
 
 from reprolib import streams
 from reprolib.attacks.inputs import Options, check_attack, check_choice
-from reprolib.attacks.losses import LOSSES, loss_per_image
-from reprolib.attacks.network import Gradients, untouched
-from reprolib.attacks.slots import DECISIONS, AttackResult, Rows, Slots, ball, begun
+from reprolib.attacks.network import LOSSES, Gradients, loss_per_image, untouched
+from reprolib.attacks.slots import DECISIONS, AttackResult, Resume, Rows, Save, Slots, ball, begun
 
 
 @dataclass(frozen=True)
@@ -22,21 +17,17 @@ class LinfAttack:
     """Projected sign-gradient ascent x <- clip(x + alpha * sign(grad loss)), `steps` times, in an eps-ball and [0, 1].
 
     `attack(images, labels)` returns adversarial images; `attack.run` the success of each image. Network and global
-    random numbers are left as they were, also after an exception.
+    random numbers are left as they were, also after an exception. Raises ValueError for what is none of these:
 
-    Args:
         model: classifier, images float32 [B, C, H, W] in [0, 1] -> logits [B, K]; deterministic in eval mode.
         eps, alpha: radius and step size, on the images' scale [0, 1].
         steps, restarts: steps of a run, and runs from random starts; 0 restarts are one run from the clean image.
-        loss: see `loss_per_image`.
-        decision: which rule ends the attack on an image: "any" misclassified iterate (the sound one), or a
-            misclassified "last" iterate of a run (the paper's), which reports both.
-        seed: of the random starts, and of whatever else an attack draws.
+        loss: see `loss_per_image`; seed: of the random starts, and of whatever else an attack draws.
+        decision: what ends the attack on an image: "any" misclassified iterate (the sound rule), or a misclassified
+            "last" iterate of a run (the paper's), which reports both.
         slots: pairs attacked at a time; by default 128, on a GPU 2048. Changes speed, not results.
-        bfloat16: take gradients in it, see `network.Gradients`. Quicker where the device has it, but another attack: in
-            `make bench` it is up to 2.5 points from what float32 finds, so no table uses it.
-    Raises ValueError for a number or a name that is none of these.
-    """
+        bfloat16: of gradients, see `network.Gradients`. Quicker where the device has it, but another attack: up to 2.5
+            points from what float32 finds (`make bench`), so no table uses it."""
 
     model: nn.Module
     eps: float
@@ -60,26 +51,18 @@ class LinfAttack:
         return self.run(images, labels).adversarial
 
     def run(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        ids: Tensor | None = None,
-        *,
-        resume: AttackResult | None = None,
-        save: Callable[[AttackResult], None] | None = None,
+        self, images: Tensor, labels: Tensor, ids: Tensor | None = None, *, resume: Resume = None, save: Save = None
     ) -> AttackResult:
         """Attack images float32 [B, C, H, W] in [0, 1] with true labels int64 [B].
 
         ids: int64 [B], the images' ids, which choose their random starts; by default 0, 1, ..., B - 1.
-        resume: result of an unfinished attack on the same images; what is done is not made again.
-        save: called every few seconds with the result so far.
-        Raises ValueError for images, labels or ids of another form, for labels without a logit, and for a network whose
-        logits are not finite or not [B, K], or that gives no gradient with respect to its input.
-        """
+        resume: result of an unfinished attack on the same images, to go on from. save: see `Save`.
+        Raises ValueError for images, labels or ids of another form, labels without a logit, and a network whose logits
+        are not finite or not [B, K], or that gives no gradient with respect to its input."""
         with untouched(self.model):
             images, ids, slots, result = begun(self, self.model, images, labels, ids, resume)
-            steps = _SignSteps(self)
-            return Slots(steps, images, labels, ids, result, self.runs, slots, decision=self.decision).run(save)
+            queue = Slots(_SignSteps(self), images, labels, ids, result, self.runs, slots, decision=self.decision)
+            return queue.run(save)
 
     @property
     def runs(self) -> int:
@@ -100,9 +83,7 @@ def pgd(
     model: nn.Module, eps: float, alpha: float, steps: int, restarts: int = 0, **options: Unpack[Options]
 ) -> LinfAttack:
     """PGD (Madry et al. 2018) with `restarts` random starts; 0 restarts is one run from the clean image.
-
-    That reading of the paper's "Restarts = 0" makes its PGD-v1 the same attack as its IFGSM.
-    """
+    That reading of the paper's "Restarts = 0" makes its PGD-v1 the same attack as its IFGSM."""
     return LinfAttack(model, eps, alpha, steps, restarts, **options)
 
 
@@ -119,8 +100,8 @@ class _SignSteps:
         x = rows["clean"]
         rows["lower"], rows["upper"] = ball(x, self.attack.eps)
         if self.attack.restarts:
-            u = streams.uniform(self.attack.seed, rows["id"], rows["run"], tuple(x.shape[1:]))
-            x = x + (2 * u - 1) * self.attack.eps
+            u = 2 * streams.uniform(self.attack.seed, rows["id"], rows["run"], x.shape[1:]) - 1
+            x = x + u * self.attack.eps
         rows["x"], rows["step"] = x.clamp(rows["lower"], rows["upper"]), torch.zeros_like(rows["run"])
 
     def advance(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,8 +8,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from reprolib.attacks.inputs import check_answer, check_count, check_images, check_labels, check_network
+from reprolib import streams
+from reprolib.attacks import inputs
+from reprolib.attacks.inputs import check_answer, check_choice, check_count, check_images, check_labels, check_network
 
+NOISE = 1 << 20  # first of the random streams used here, away from those of patches and random starts
+LOSSES = ("margin", "logits", "probabilities")
+CLIP = 1e-7  # Keras' epsilon: probabilities are clipped to [1e-7, 1 - 1e-7] before the logarithm
 NO_GRADIENT = "the network gives no gradient with respect to its input (it detaches it, runs under no_grad or works on "
 NO_GRADIENT += "integers); go around that with BPDA, or use what needs none: square, random_noise, transfer"
 
@@ -21,9 +26,8 @@ _locks_guard = threading.Lock()
 def untouched(*networks: nn.Module) -> Iterator[None]:
     """Eval mode and frozen parameters inside; every module's mode and every parameter's flag restored, come what may.
 
-    A module may keep what it works out of its weights inside its own context manager `weights_held`, which is entered:
-    nobody changes weights here. One thread at a time; others wait until a network is as it was. Who needs several
-    networks names them in one call, as nested calls in two threads could wait for each other.
+    A module's own context manager `weights_held`, in which it may keep what it works out of weights, is entered too.
+    One thread at a time; who needs several networks names them in one call, as nested calls could wait for each other.
     """
     for network in networks:
         check_network(network)
@@ -39,9 +43,8 @@ def untouched(*networks: nn.Module) -> Iterator[None]:
         for parameter in together.parameters():
             stack.callback(parameter.requires_grad_, parameter.requires_grad)
         together.eval().requires_grad_(False)
-        for held in [getattr(module, "weights_held", None) for module in modules]:
-            if held is not None:
-                stack.enter_context(held())
+        for held in filter(None, [getattr(module, "weights_held", None) for module in modules]):
+            stack.enter_context(held())
         with torch.inference_mode(False), torch.enable_grad():
             yield
 
@@ -63,11 +66,10 @@ def answer(network: nn.Module, images: Tensor) -> Tensor:
 
 
 class Gradients:
-    """The network as attacks ask it: logits, a loss and the loss's gradient; and whether an image is misclassified.
+    """Logits, a loss and its gradient; and whether an image is misclassified.
 
     With `bfloat16`, gradients are calculated in it (the images stay float32). What that calls misclassified, and every
-    last iterate, is asked again in float32: no image counts as broken that float32 classifies correctly.
-    """
+    last iterate, is asked again in float32: no image counts as broken that float32 classifies correctly."""
 
     def __init__(self, model: nn.Module, *, bfloat16: bool = False):
         self.model, self.bfloat16 = model, bfloat16
@@ -90,8 +92,7 @@ class Gradients:
     def misclassified(self, x: Tensor, logits: Tensor, labels: Tensor, last: Tensor) -> Tensor:
         """bool [S], by float32; `last` marks the rows that must not be missed."""
         wrong = is_wrong(logits, labels)
-        if self.bfloat16 and (wrong | last).any():
-            asked = (wrong | last).nonzero().squeeze(1)
+        if self.bfloat16 and len(asked := (wrong | last).nonzero().squeeze(1)):
             with torch.no_grad():
                 wrong[asked] = is_wrong(answer(self.model, x[asked]), labels[asked])
         return wrong
@@ -109,8 +110,7 @@ def is_wrong(logits: Tensor, labels: Tensor) -> Tensor:
 def is_right(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 500) -> Tensor:
     """bool [B]: the network's largest logit is the label's, and all are finite.
 
-    Images float32 [B, C, H, W] in [0, 1], labels int64 [B]. Raises ValueError for other images, labels or networks.
-    """
+    Images float32 [B, C, H, W] in [0, 1], labels int64 [B]. Raises ValueError for other images, labels or networks."""
     check_images(images, labels)
     with untouched(model), torch.no_grad():
         right = torch.zeros_like(labels, dtype=torch.bool)
@@ -120,6 +120,59 @@ def is_right(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int =
             check_labels(labels[rows], logits.shape[1])
             right[rows] = (logits.argmax(1) == labels[rows]) & logits.isfinite().all(1)
     return right
+
+
+def loss_per_image(logits: Tensor, labels: Tensor, loss: str) -> Tensor:
+    """What an attack climbs: logits [B, K] and labels int64 [B] -> float [B]. Raises ValueError for another loss.
+
+    margin: largest wrong logit minus the true logit; its gradient never vanishes because a network is sure of itself.
+    logits: cross-entropy from logits; in float32 its gradient is exactly 0 beyond a margin of about 100.
+    probabilities: cross-entropy from float32 softmax outputs, clipped as Keras' string loss does; its gradient is
+        exactly 0 once the true class's probability is clipped, at a margin of about 16."""
+    check_choice("loss", loss, LOSSES)
+    if loss == "margin":
+        return logits.scatter(1, labels[:, None], -torch.inf).amax(1) - logit_of(logits, labels)
+    if loss == "logits":
+        return nn.functional.cross_entropy(logits, labels, reduction="none")
+    return -logit_of(logits.float().softmax(1), labels).clamp(CLIP, 1 - CLIP).log()
+
+
+def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """Difference of logits ratio (Croce and Hein 2020a), blind to scale and shift: logits [S, K], K >= 4 -> [S]."""
+    ordered = logits.sort(1).values
+    scale = ordered[:, -1] - (ordered[:, -3] + ordered[:, -4]) / 2 + 1e-12
+    return (logit_of(logits, targets) - logit_of(logits, labels)) / scale
+
+
+def logit_of(logits: Tensor, classes: Tensor) -> Tensor:
+    """Each row's logit of its class: logits [S, K], classes int64 [S] -> [S]."""
+    return logits.gather(1, classes[:, None]).squeeze(1)
+
+
+def random_noise(
+    model: nn.Module, images: Tensor, labels: Tensor, eps: float, draws: int = 100, seed: int = 0
+) -> Tensor:
+    """bool [B]: right on the clean image and on the worst of `draws` random points of the eps-ball.
+
+    Even draws are uniform in the ball, odd ones are corners (every pixel moved by eps, up or down); an image's draws
+    depend on its row alone. Images, labels and what is refused as for `is_right`; numbers as for attacks."""
+    eps, draws, seed = inputs.check_eps(eps), check_count("draws", draws), check_count("seed", seed, *inputs.SEEDS)
+    with untouched(model), torch.no_grad():
+        robust = is_right(model, images, labels)
+        for draw in range(draws):
+            rows = robust.nonzero().squeeze(1)
+            u = 2 * streams.uniform(seed, rows, NOISE + draw, images.shape[1:]) - 1
+            noisy = (images[rows] + eps * (u.sign() if draw % 2 else u)).clamp(0, 1)
+            robust[rows] = is_right(model, noisy, labels[rows])
+    return robust
+
+
+def transfer(model: nn.Module, attack: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
+    """bool [B]: right on the clean image and on the adversarial image that `attack` made on its own network.
+
+    Give `attack` decision="last": an image that has just crossed one boundary seldom crosses another. Refuses what
+    `is_right` and the attack refuse."""
+    return is_right(model, images, labels) & is_right(model, attack(images, labels), labels)
 
 
 class Probabilities(nn.Module):
@@ -132,3 +185,20 @@ class Probabilities(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return answer(self.model, images).float().softmax(1)
+
+
+class BPDA(nn.Module):
+    """model(transform(x)) whose gradient ignores the transform (Athalye et al. 2018), as some shatter gradients.
+
+    transform: images [B, C, H, W] -> images of the same shape, else ValueError; it gets a copy of its own."""
+
+    def __init__(self, transform: Callable[[Tensor], Tensor], model: nn.Module):
+        super().__init__()
+        check_network(model)
+        self.transform, self.model = transform, model
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen = self.transform(images.detach().clone())
+        if not isinstance(seen, Tensor) or seen.shape != images.shape:
+            raise ValueError(f"BPDA's transform makes {inputs.described(seen)}; expected shape {tuple(images.shape)}")
+        return self.model(images + (seen - images).detach())

@@ -1,10 +1,8 @@
 """The engine of all attacks: a fixed number of slots, each of which holds one (image, run) pair.
 
-All slots go through the network together, each at its own step of its own run. A slot whose pair is done takes the next
-pair of the queue, so the device stays full, early exit costs nothing, and no image waits for another. Towards the end,
-when a few stubborn images are left, their later runs are made at the same time as the earlier ones. What a pair draws
-depends on the image's id and the run alone, so the number of slots, the batch and the order change no result. Attacks
-differ in their `Method`: how a run begins, and what one evaluation of the network does.
+They go through the network together, each at its own step. A slot whose pair is done takes the next of the queue, so
+the device stays full; at the end, later runs of a few stubborn images are made beside the earlier ones. What a pair
+draws depends on the image's id and the run alone, so slots, batch and order change no result.
 """
 
 import time
@@ -36,8 +34,7 @@ class AttackResult:
     last_run: int16, the first run whose last iterate is misclassified; -1 = none. Meaningful with decision="last".
     next_run: int16, the next run that is due; equal to the number of runs when nothing is left to do.
     adversarial: float32 [B, C, H, W], a misclassified image in the ball if one was found, else the last run's last one.
-    calls: model evaluations spent, all images together; without those that ask again in float32, see `Gradients`.
-    """
+    calls: model evaluations spent, all images together; without those that ask again in float32, see `Gradients`."""
 
     correct: Tensor
     any_run: Tensor
@@ -47,8 +44,11 @@ class AttackResult:
     calls: int = 0
 
     def robust(self, decision: str = "any", runs: int | None = None) -> Tensor:
-        """See `robust`."""
         return robust(self.correct, {"any": self.any_run, "last": self.last_run}, decision, runs)
+
+
+Resume = AttackResult | None
+Save = Callable[[AttackResult], None] | None  # called every few seconds with the result so far
 
 
 def robust(correct: Tensor, first_run: dict[str, Tensor], decision: str, runs: int | None = None) -> Tensor:
@@ -65,8 +65,7 @@ class Method(Protocol):
         """Add a run's first state to new rows, which come with `image`, `id`, `run`, `label` and `clean`."""
 
     def advance(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-        """Evaluate the network once and move every row on. Returns the images that were evaluated, float32
-        [S, C, H, W]; bool [S], which of them are adversarial; and bool [S], which rows have thereby ended their run."""
+        """Evaluate once, move on: the images [S, C, H, W] evaluated; bool [S], adversarial; bool [S], ended its run."""
 
 
 @dataclass
@@ -90,10 +89,11 @@ class Slots:
         self.queue = deque((image, run) for image, run in due if self.first <= run < self.end)
         self.begun = dict(self.queue)  # image -> its latest run that is queued or has been in a slot
         self.ended: dict[int, set[int]] = {image: set() for image in self.begun}  # the runs that are over
+        self.fell_in = self.result.any_run if self.decision == "any" else self.result.last_run
         self.rows: Rows = {}
 
-    def run(self, save: Callable[[AttackResult], None] | None = None) -> AttackResult:
-        """Attack until the queue and the slots are empty; `save` is called every few seconds with the result so far."""
+    def run(self, save: Save = None) -> AttackResult:
+        """Attack until the queue and the slots are empty."""
         last_save = time.monotonic()
         if self.queue:  # networks need not answer for no images at all
             self._fill(keep=None)
@@ -118,15 +118,12 @@ class Slots:
         few = self.decision == "any" and not self.queue and len(image) < self.slots // AHEAD
         if not over.any() and not (few and (self.rows["age"] == PATIENCE).any()):  # no slot is free, no image stubborn
             return
-        fell_in = self._fell_in()[image]
+        fell_in = self.fell_in[image]
         shown = over & ((fell_in == run) | ((fell_in < 0) & (run == self.end - 1)))
         result.adversarial[image[shown]] = judged[shown]
         for ended in zip(image[over].tolist(), run[over].tolist(), fell_in[over].tolist(), strict=True):
             self._end(*ended)
         self._fill(keep=~over & ((fell_in < 0) | (run < fell_in)))  # a fall makes later runs pointless
-
-    def _fell_in(self) -> Tensor:
-        return self.result.any_run if self.decision == "any" else self.result.last_run
 
     def _end(self, image: int, run: int, fell_in: int) -> None:
         """A run is over. The image is done when all runs before that of its fall are; else the next one is due."""
@@ -160,12 +157,12 @@ class Slots:
         """Later runs of stubborn images, those that have stood a run, or `PATIENCE` evaluations if any iterate counts;
         but only while rows are so few that a network takes hardly longer for more. `busy`: each row's image and age."""
         pairs: list[tuple[int, int]] = []
-        room, fell_in = self.slots // AHEAD - len(busy), self._fell_in()
-        if self.queue or room <= 0:
+        room = 0 if self.queue else self.slots // AHEAD - len(busy)
+        if room <= 0:
             return pairs
         enough = PATIENCE if self.decision == "any" else float("inf")  # by the last iterate all stand until a run's end
         stands = [image for image, age in busy if self.ended[image] or age >= enough]
-        stubborn = [image for image in dict.fromkeys(stands) if fell_in[image] < 0]
+        stubborn = [image for image in dict.fromkeys(stands) if self.fell_in[image] < 0]
         while stubborn and len(pairs) < room:
             stubborn = [image for image in stubborn if self.begun[image] + 1 < self.end]
             for image in stubborn[: room - len(pairs)]:
@@ -175,34 +172,28 @@ class Slots:
 
 
 def begun(
-    attack: Any, network: nn.Module, images: Tensor, labels: Tensor, ids: Tensor | None, resume: AttackResult | None
+    attack: Any, network: nn.Module, images: Tensor, labels: Tensor, ids: Tensor | None, resume: Resume
 ) -> tuple[Tensor, Tensor, int, AttackResult]:
-    """What an attack has, once it is checked: images without a gradient; ids, by default their rows; slots, by default
-    as many as keep a GPU busy, and on a CPU what fits into its caches; and the result before the next run."""
+    """Checked: images without a gradient; ids, by default their rows; slots, by default as many as keep a GPU busy, and
+    on a CPU what fits into its caches; and the result before the next run."""
     check_images(images, labels, ids)
     images, slots = images.detach(), attack.slots or (2048 if images.is_cuda else 128)
     ids = torch.arange(len(images), device=images.device) if ids is None else ids
-    result = resume or clean_result(network, images, labels, attack.runs, slots)
-    if len(result.correct) != len(images):
-        there, here = len(result.correct), len(images)
-        raise ValueError(f"the result to go on from has {there} images; expected the same {here} images again")
-    return images, ids, slots, result
-
-
-def clean_result(model: nn.Module, images: Tensor, labels: Tensor, runs: int, batch_size: int) -> AttackResult:
-    """The result before the first run: which images are classified correctly, and which are due for it."""
+    if resume and (there := len(resume.correct)) != len(images):
+        raise ValueError(f"the result to go on from has {there} images; expected the same {len(images)} images again")
+    if resume:
+        return images, ids, slots, resume
     correct = torch.zeros_like(labels, dtype=torch.bool)
     if len(images):  # networks need not answer for no images at all
         with torch.no_grad():
-            logits = torch.cat([answer(model, part) for part in images.split(batch_size)])
-        failed = int((~logits.isfinite()).any(1).sum())
-        if failed:  # the largest of several NaN is class 0: a diverged network would pass for robust on it
+            logits = torch.cat([answer(network, part) for part in images.split(slots)])
+        if failed := int((~logits.isfinite()).any(1).sum()):  # the largest of several NaN is class 0, right or wrong
             share = f"{failed} of {len(logits)} images"
             raise ValueError(f"the network's logits are not finite for {share}; it has probably diverged in training")
         check_labels(labels, logits.shape[1])
         correct = logits.argmax(1) == labels
-    first, due = (torch.where(correct, *values).to(torch.int16) for values in ((-1, 0), (0, runs)))
-    return AttackResult(correct, first, first.clone(), due, images.clone(), len(images))
+    first, due = (torch.where(correct, *values).to(torch.int16) for values in ((-1, 0), (0, int(attack.runs))))
+    return images, ids, slots, AttackResult(correct, first, first.clone(), due, images.clone(), len(images))
 
 
 def ball(clean: Tensor, eps: float) -> tuple[Tensor, Tensor]:

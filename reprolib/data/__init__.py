@@ -2,8 +2,7 @@
 
 `load(name)` reads one from $REPROLIB_DATA, a package or torchvision's cache, or downloads it, and checks the bytes.
 `describe(name)` reads no file, and needs no torch, whose import takes seconds. A data set is a file of this folder with
-INFO, PLACES and `read(folder)`, and an entry in `_FILES`.
-"""
+INFO, PLACES and `read(folder)`, and an entry in `_FILES`."""
 
 from __future__ import annotations
 
@@ -66,17 +65,14 @@ def load(
 
     The order is that of the official files; the samples and `imagenet-subset`, which have none, take the classes in
     turn, so that a short prefix is balanced too. Files are read once per process; the tensors are copies and may be
-    changed. Raises ValueError (unknown name or impossible size) and DataError (missing or damaged files).
-    """
+    changed. Raises ValueError (unknown name or impossible size) and DataError (missing or damaged files)."""
     classes = describe(name).classes
     whole, variant, source = _read_once(name, os.environ.get("REPROLIB_DATA") or None)
     splits, digest = [], hashlib.sha256()
     for option, size, tensors in (("train_size", train_size, whole[:2]), ("test_size", test_size, whole[2:])):
         if size is not None and (isinstance(size, bool) or size not in range(1, len(tensors[0]) + 1)):
-            raise ValueError(
-                f"{option} is {size!r}, but this copy of {name} has {len(tensors[0])} such images; give a whole number "
-                "from 1 to that, or None for all"
-            )
+            found = f"{option} is {size!r}, but this copy of {name} has {len(tensors[0])} such images"
+            raise ValueError(f"{found}; give a whole number from 1 to that, or None for all")
         first = [tensor[:size].clone() for tensor in tensors]  # who writes into them does not change the cached ones
         for tensor in first:
             digest.update(tensor.numpy().data)

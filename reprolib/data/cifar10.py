@@ -15,8 +15,7 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 INFO = places.Info("cifar-10", (3, 32, 32), CLASSES, MEAN, STD, 50_000, 10_000, sample="fashion-mnist-sample-rgb")
 
-# md5 of the original files, as published (the same list as in torchvision).
-MD5 = {
+MD5 = {  # of the original files, as published (the same list as in torchvision)
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
     "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
@@ -30,11 +29,8 @@ NUMPY = ("numpy.ndarray", "numpy.dtype", "numpy._core.multiarray._reconstruct", 
 
 
 def read(folder: Path) -> tuple[places.Arrays, str]:
-    """Images uint8 [N, 3, 32, 32] and labels of the python batches.
-
-    Accepted are the original files, and a folder whose own SHA256SUMS lists all six batches and holds for every file
-    it lists. Nothing is unpickled before its checksum matched.
-    """
+    """Images uint8 [N, 3, 32, 32] and labels of the python batches: the original files, or a folder whose own
+    SHA256SUMS lists all six and holds for every file it lists. Nothing is unpickled before its checksum matched."""
     with places.reading(folder, "the six batches of CIFAR-10", "complete or remove it"):
         contents = {file: (folder / file).read_bytes() for file in MD5}
     md5 = {file: hashlib.md5(content, usedforsecurity=False).hexdigest() for file, content in contents.items()}

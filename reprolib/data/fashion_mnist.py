@@ -46,5 +46,4 @@ def _read_idx(folder: Path, stem: str) -> np.ndarray:
         found = hashlib.sha256(values).hexdigest()
         if found != SHA256[stem]:
             raise ValueError(f"these have {found}")
-    array = np.frombuffer(bytearray(values), dtype=np.uint8)
-    return array.reshape(-1, *INFO.shape) if "images" in stem else array
+    return np.frombuffer(bytearray(values), dtype=np.uint8).reshape(-1, *(INFO.shape if "images" in stem else ()))

@@ -6,8 +6,7 @@ import numpy as np
 
 from reprolib.data import places
 
-# wnid -> (name, index among the 1000 classes of ImageNet-1k)
-IMAGENETTE = {
+IMAGENETTE = {  # wnid -> (name, index among the 1000 classes of ImageNet-1k)
     "n01440764": ("tench", 0),
     "n02102040": ("English springer", 217),
     "n02979186": ("cassette player", 482),
@@ -19,7 +18,6 @@ IMAGENETTE = {
     "n03445777": ("golf ball", 574),
     "n03888257": ("parachute", 701),
 }
-
 CLASSES = tuple(name for name, _ in IMAGENETTE.values())
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # 3000 and 1000 images of the copy that the results here come from; the whole of Imagenette has 9469 and 3925
@@ -33,10 +31,8 @@ PLACES = places.Places(
 
 
 def read(folder: Path) -> tuple[places.Arrays, str]:
-    """Images uint8 [N, 3, 224, 224] and labels 0..9 from val/<wnid>/* and, where there is one, train/<wnid>/*.
-
-    The whole picture is resized, so its aspect ratio is not kept. There are no published sums to check against.
-    """
+    """Images uint8 [N, 3, 224, 224] and labels 0..9 from val/<wnid>/* and, where there is one, train/<wnid>/*. Whole
+    pictures are resized, so their aspect ratio is not kept. There are no published sums to check against."""
     train, test = (_read_folder(folder / split) for split in ("train", "val"))
     variant = f"Imagenette's ten classes, {len(train[1])} training and {len(test[1])} validation images"
     return (*train, *test), variant

@@ -48,24 +48,20 @@ class Places:
 
 
 def find(name: str, where: Places, read: Read, reprolib_data: str | None) -> tuple[Arrays, str, str]:
-    """What `read` makes of the first folder that holds one of the parts, and the kind of place. Raises DataError.
-
-    It is downloaded if it is nowhere, unless REPROLIB_OFFLINE is set.
-    """
+    """What `read` makes of the first folder that holds one of the parts, and the kind of place. What is nowhere is
+    downloaded, unless REPROLIB_OFFLINE is set. Raises DataError."""
     places, cache = list(where.packaged), Path(os.path.expanduser(TORCHVISION_ROOT))
     if reprolib_data and where.subfolders:
         root = Path(os.path.expanduser(reprolib_data))  # the ~ stays where the home folder is not known
         if not (root.is_absolute() and root.is_dir()):  # a shell, the batch and a notebook work in folders of their own
-            raise DataError(
-                f"REPROLIB_DATA is {reprolib_data!r}; expected the whole path of a folder: correct or unset it"
-            )
+            expected = "expected the whole path of a folder: correct or unset it"
+            raise DataError(f"REPROLIB_DATA is {reprolib_data!r}; {expected}")
         places = [*(("REPROLIB_DATA", root / sub) for sub in where.subfolders), *places]
     if where.torchvision and cache.is_absolute():
         places.append(("torchvision cache", cache / where.cache))
     for source, folder in places:
         if any(True for part in where.parts for _ in folder.glob(f"{part}*")):
             return *read(folder), source
-
     how, reason = where.how, "it is not downloaded for you"
     if where.torchvision:
         code = f"from torchvision.datasets import {where.torchvision} as D; D('{TORCHVISION_ROOT}', download=True)"

@@ -1,10 +1,7 @@
 """Defences, a file each: `defenses.Patched(size=7, count=1)`.
 
 Most are trained (base.Defence, handed to `training.fit`); some only change a trained network (base.Change). A new one
-is a new file in this folder with one such class, and nothing else.
-"""
-
-from __future__ import annotations
+is a new file in this folder with one such class, and nothing else."""
 
 import functools
 import pkgutil

@@ -1,8 +1,7 @@
 """What all defences have in common: images -> loss -> step, of which each method overrides what it changes.
 
 A defence is a frozen record of its parameters. What happens while a network is trained with it is in `training.Run`,
-which every hook is handed: the network, its optimiser, the training set, the place in the epoch, and `run.memory`.
-"""
+which every hook is handed: the network, its optimiser, the training set, the place in the epoch, and `run.memory`."""
 
 from __future__ import annotations
 
@@ -17,23 +16,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Defence:
-    """Plain training, and the skeleton of all others.
+    """Plain training, and the skeleton of all others."""
 
-    passes: how often an epoch shows each training image; the paper's union of images and copies is 2.
-    """
-
-    passes: ClassVar[int] = 1
+    passes: ClassVar[int] = 1  # how often an epoch shows each training image; the paper's union of images and copies: 2
 
     def network(self, model: nn.Module) -> nn.Module:
         """The network that is trained, attacked and saved, made from the given one; here that one itself."""
         return model
 
     def begin(self, run: Run) -> None:
-        """Before the first step, and again before a killed run goes on.
-
-        What can be worked out anew goes into `run.notes`. What the method remembers from step to step goes into
-        `run.memory`, tensors by name, which are saved with the run and put back when it goes on.
-        """
+        """Before the first step, and again before a killed run goes on. `run.notes` is for what can be worked out anew,
+        `run.memory` for what is remembered: tensors by name, saved with the run and put back when it goes on."""
 
     def images(self, run: Run, batch: Batch) -> Tensor:
         """The images that a step trains on, float32 [B, C, H, W] in [0, 1]."""

@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FreeAT(Defence):
-    """Each batch is replayed; the perturbation outlives it and is where the next batch starts.
-
-    An epoch costs `replays` times as much as a plain one, so give it as many times fewer of them.
-    """
+    """Each batch is replayed; the perturbation outlives it and is where the next batch starts. An epoch costs `replays`
+    times as much as a plain one, so give it as many times fewer of them."""
 
     eps: float
     replays: int = 8
@@ -30,8 +28,7 @@ class FreeAT(Defence):
         check_count("replays", self.replays, 1)
 
     def begin(self, run: Run) -> None:
-        shape = (run.recipe.batch_size, *run.images.shape[1:])
-        run.memory["delta"] = torch.zeros(shape, device=run.images.device)
+        run.memory["delta"] = torch.zeros(run.recipe.batch_size, *run.images.shape[1:], device=run.images.device)
 
     def step(self, run: Run, batch: Batch) -> Tensor:
         clean, delta = self.images(run, batch), run.memory["delta"][: len(batch.labels)]
@@ -40,6 +37,5 @@ class FreeAT(Defence):
             loss = self.loss(run, shown, batch.labels)
             run.descend(loss)
             assert shown.grad is not None  # the same backward pass gave it
-            delta += self.eps * shown.grad.sign()
-            delta.clamp_(-self.eps, self.eps)
+            delta.add_(self.eps * shown.grad.sign()).clamp_(-self.eps, self.eps)
         return loss.detach()

@@ -25,8 +25,7 @@ class Patched(Defence):
 
     def __post_init__(self) -> None:
         if self.size < 3 or self.count not in (1, 2):
-            given = f"size is {self.size}, count {self.count}"
-            raise ValueError(f"{given}; expected patches of 3 pixels or more, 1 or 2 of them")
+            raise ValueError(f"size is {self.size}, count {self.count}; expected 3 pixels or more, 1 or 2 patches")
 
     def begin(self, run: Run) -> None:
         ids = torch.arange(len(run.images), device=run.images.device)

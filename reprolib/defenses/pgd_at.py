@@ -16,11 +16,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PGDAT(Defence):
-    """PGD starts at random in the ball and climbs cross-entropy; batch normalisation is in eval mode meanwhile.
-
-    It moves every image, also those that the network gets wrong as they are, and makes all steps, where an attack that
-    judges a network would have seen enough.
-    """
+    """PGD starts at random in the ball and climbs cross-entropy; batch normalisation is in eval mode meanwhile. Unlike
+    an attack that judges a network, it makes all steps on every image, also on those that are wrong as they are."""
 
     eps: float
     alpha: float

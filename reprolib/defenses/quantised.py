@@ -1,7 +1,5 @@
-"""A member of EMPIR (Sen et al. 2020): a network whose convolutions calculate with few bits, trained as such.
-
-EMPIR itself is the vote of three of them (networks.voted): 4-bit weights with 2-bit activations, 2 with 2, and 32.
-"""
+"""A member of EMPIR (Sen et al. 2020), a network of few bits, trained as such. EMPIR itself is the vote of three
+(networks.voted): 4-bit weights with 2-bit activations, 2 with 2, and 32."""
 
 from __future__ import annotations
 

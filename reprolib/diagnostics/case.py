@@ -14,6 +14,7 @@ from reprolib import attacks, streams
 from reprolib.attacks import AutoAttack, LinfAttack
 
 BATCH = 256  # images that go through the network together
+Make = Callable[[nn.Module], LinfAttack]  # the attack on a network
 GREY, ANY = 0.5, 1.0  # radii at which every image can be made the same grey one, and any other image (Carlini)
 
 
@@ -23,14 +24,13 @@ class Case:
 
     Masks are bool [n], a row per image. `claimed` are the rows that the claim calls robust; `broken_by_...` those of
     them for which another attack in the same ball found an adversarial image, any iterate counting. What asks about the
-    parent is None where there is none.
-    """
+    parent is None where there is none."""
 
     model: nn.Module
     parent: nn.Module | None
     images: Tensor
     labels: Tensor
-    make: Callable[[nn.Module], LinfAttack]
+    make: Make
     draws: int
 
     @cached_property
@@ -56,10 +56,8 @@ class Case:
 
     @cached_property
     def parent_keeps(self) -> Tensor | None:
-        if self.parent is None:
-            return None
-        attack = self.make(self.parent)
-        return attack.run(self.images, self.labels).robust(attack.decision)
+        attack = None if self.parent is None else self.make(self.parent)
+        return None if attack is None else attack.run(self.images, self.labels).robust(attack.decision)
 
     @cached_property
     def survives_transfer(self) -> Tensor | None:
@@ -107,9 +105,9 @@ class Case:
 
     @cached_property
     def left_by_other_losses(self) -> list[Tensor]:
-        tried = {"loss": "margin"}, {"loss": "logits", "model": Rescaled(self.attack.model)}
-        others = [replace(self.attack, decision="any", **changes) for changes in tried]
-        return [attack.run(self.images, self.labels).robust() for attack in others]
+        margin = replace(self.attack, decision="any", loss="margin")
+        rescaled = replace(margin, loss="logits", model=Rescaled(self.attack.model))
+        return [attack.run(self.images, self.labels).robust() for attack in (margin, rescaled)]
 
     @cached_property
     def broken_by_one_step(self) -> Tensor:
@@ -117,10 +115,8 @@ class Case:
 
     @cached_property
     def broken_by_more_steps(self) -> Tensor:
-        longer = (
-            {"steps": 10, "alpha": self.attack.eps / 4} if self.attack.steps <= 1 else {"steps": 2 * self.attack.steps}
-        )
-        return self._broken_by(**longer)
+        steps, eps = self.attack.steps, self.attack.eps
+        return self._broken_by(**({"steps": 10, "alpha": eps / 4} if steps <= 1 else {"steps": 2 * steps}))
 
     @cached_property
     def broken_by_more_restarts(self) -> Tensor:
@@ -164,9 +160,7 @@ class Case:
 
 class Rescaled(nn.Module):
     """Logits divided, image by image, by the gap between the two largest: cross-entropy of them cannot saturate.
-
-    The gap counts as a constant, so that the gradient is that of the logits, in another unit.
-    """
+    The gap counts as a constant, so that the gradient is that of the logits, in another unit."""
 
     def __init__(self, model: nn.Module):
         super().__init__()

@@ -13,7 +13,6 @@ from reprolib.attacks import BPDA, is_right
 from reprolib.diagnostics.case import ANY, BATCH, GREY, Case, percent
 
 STANDARD_ERRORS = 3  # by which a difference has to exceed its standard error to count
-
 Measured = tuple[float, str, bool | None]  # NaN and None where a check does not apply; the limit in words
 
 
@@ -43,14 +42,14 @@ def _same_answer(case: Case) -> Measured:
     return spread, "<= 0.0001 of the largest logit", spread <= 1e-4
 
 
-def _are_probabilities(case: Case) -> Tensor:
-    logits = _logits(case)
-    return (logits >= 0).all(1) & ((logits.sum(1) - 1).abs() < 1e-4)
-
-
 @torch.no_grad()
 def _logits(case: Case) -> Tensor:
     return torch.cat([case.model(some) for some in case.images.split(BATCH)])
+
+
+def _are_probabilities(case: Case) -> Tensor:
+    logits = _logits(case)
+    return (logits >= 0).all(1) & ((logits.sum(1) - 1).abs() < 1e-4)
 
 
 def _sizes(case: Case, network: nn.Module) -> Tensor:
@@ -61,8 +60,7 @@ def _sizes(case: Case, network: nn.Module) -> Tensor:
 
 def _other_losses(case: Case) -> Measured:
     gain = int(case.claimed.sum()) - min(int(left.sum()) for left in case.left_by_other_losses)
-    points = 100 * gain / len(case.labels)
-    return points, "<= 2 points", points <= 2 or gain <= 1
+    return 100 * gain / len(case.labels), "<= 2 points", 100 * gain / len(case.labels) <= 2 or gain <= 1
 
 
 def _larger_budgets(case: Case) -> Measured:
@@ -82,8 +80,7 @@ def _bpda(case: Case) -> Tensor:
     """One run is enough to see whether the two are the same attack."""
     network = BPDA(lambda images: images, case.attack.model)
     around = replace(case.attack, model=network, restarts=min(case.attack.restarts, 1))
-    there = around.run(case.images, case.labels).robust(around.decision)
-    return there != case.result.robust(around.decision, runs=1)
+    return around.run(case.images, case.labels).robust(around.decision) != case.result.robust(around.decision, runs=1)
 
 
 @torch.no_grad()

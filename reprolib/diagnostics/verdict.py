@@ -6,22 +6,16 @@ from reprolib.diagnostics.case import Case, percent
 from reprolib.diagnostics.checks import STANDARD_ERRORS, Row
 
 VERDICTS = ("robust", "masked gradients", "robust only to transfer", "attack too weak", "not robust")
-
 TRANSFER_ONLY = 10.0  # points between accuracy on the parent's images and sound accuracy (Athalye)
 
-# What a failing check means; the first line with one of them decides, and checks in no line inform only.
-# D1, D2: there is nothing to go by, which no strength mends. That comes before D0, which the same saturation can fail:
-# an attack that leaves three quarters of a saturated network may leave 2 % of its parent. D0: the attack does not even
-# break a network that nobody defended. D3: another loss finds more with the same budget, so strength is not the matter.
-# D5, D7: more of the same attack finds more. That comes before D4, D9, D10, D11 and D14, because to those an attack
-# short of steps, or with a step of 0, loses as well. "Too high" is no verdict yet: where most of the claim survives
-# everything, the network is robust and the attack fell short (cross-entropy on a sound network, FGSM); where most of
-# it is gone, its robustness was masking.
+# What a failing check means; the first line with one of them decides, and checks in no line inform only. "Too high" is
+# no verdict yet: where most of the claim survives everything, the network is robust and the attack fell short
+# (cross-entropy on a sound network, FGSM); where most of it is gone, its robustness was masking.
 DECIDING = (
-    ("masked gradients", ("D1", "D2")),
-    ("attack too weak", ("D0",)),
-    ("too high", ("D3",)),
-    ("attack too weak", ("D5", "D7")),
+    ("masked gradients", ("D1", "D2")),  # nothing to go by, which no strength mends; saturation can fail D0 as well
+    ("attack too weak", ("D0",)),  # it does not even break a network that nobody defended
+    ("too high", ("D3",)),  # another loss finds more with the same budget, so strength is not the matter
+    ("attack too weak", ("D5", "D7")),  # more of it finds more; short of steps, it loses to those below as well
     ("too high", ("D4", "D9", "D10", "D11", "D14")),
 )
 MOST_OF_IT = 0.5  # of a claim that is too high (ours)

@@ -1,7 +1,5 @@
 """All networks by name. Inputs are float images [B, C, H, W] in [0, 1]; normalisation is part of the network.
-
-What stands in `cpu/` changes no answer, only how long it takes without a GPU.
-"""
+What stands in `cpu/` changes no answer, only how long it takes without a GPU."""
 
 import inspect
 from collections.abc import Callable
@@ -31,8 +29,7 @@ ARCHITECTURES = {
 def build(name: str, seed: int = 0, width: float = 1.0) -> nn.Module:
     """A freshly initialised network, in eval mode; the same seed gives the same weights, the global RNG is untouched.
 
-    Raises ValueError for an unknown name, and for a width that is not positive, or not 1 for a network of one width.
-    """
+    Raises ValueError for an unknown name, and for a width that is not positive, or not 1 for a network of one width."""
     options = {"width": width} if scalable(name) else {}
     if not 0 < width < float("inf") or (width != 1 and not options):
         expected = "a positive factor on the numbers of channels" if options else f"1, as {name} is printed"

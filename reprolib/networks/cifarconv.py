@@ -17,8 +17,7 @@ class CIFARConv(nn.Module):
     """Three convolutions and two fully connected layers. Images [B, 3, 32, 32] in [0, 1] -> logits [B, 10].
 
     Strides, padding and the activation after FC(64) are not printed: convolutions keep the size, 3x3 pools have stride
-    2 (32, 15, 7, 3 pixels), and there is no activation between the two fully connected layers, as in EMPIR's code.
-    """
+    2 (32, 15, 7, 3 pixels), and there is no activation between the two fully connected layers, as in EMPIR's code."""
 
     def __init__(self, kernel: int, channels: tuple[int, int, int], bias: bool):
         super().__init__()

@@ -11,16 +11,13 @@ from reprolib.data import cifar10
 
 class Normalize(nn.Module):
     """Subtract the training set's mean and divide by its standard deviation, per channel: [B, C, H, W] -> the same.
-
-    `side` is the height and width of the images in pixels, where the network behind takes no others. The first layer of
-    every network here, so that images are always in [0, 1]. Raises ValueError for images of another shape or type.
-    """
+    The first layer of every network here, so that images are always in [0, 1]; `side` is their height and width, where
+    the network behind takes no others. Raises ValueError for images of another shape or type."""
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], side: int | None = None):
         super().__init__()
         self.side, self.passes_on = side, False  # or images go on as they are
-        self.mean = nn.Buffer(torch.tensor(mean).view(1, -1, 1, 1))
-        self.std = nn.Buffer(torch.tensor(std).view(1, -1, 1, 1))
+        self.mean, self.std = (nn.Buffer(torch.tensor(values).view(1, -1, 1, 1)) for values in (mean, std))
 
     def forward(self, images: Tensor) -> Tensor:
         images = checked(images, self.mean.shape[1], self.side)
@@ -33,10 +30,9 @@ def checked(images: Tensor, channels: int, side: int | None) -> Tensor:
     fits = is_tensor and images.is_floating_point() and images.dim() == 4 and images.shape[1] == channels
     if not fits or (side is not None and images.shape[2:] != (side, side)):
         found = f"{images.dtype} of shape {tuple(images.shape)}" if is_tensor else f"a {type(images).__name__}"
-        raise ValueError(
-            f"images are {found}; this network takes floats in [0, 1] of shape [B, {channels}, {side or 'H'}, "
-            f"{side or 'W'}]: resize or reshape them (a single image is a batch of one), and divide uint8 by 255"
-        )
+        found += f"; this network takes floats in [0, 1] of shape [B, {channels}, {side or 'H'}, {side or 'W'}]"
+        remedy = "resize or reshape them (a single image is a batch of one), and divide uint8 by 255"
+        raise ValueError(f"images are {found}: {remedy}")
     return images.contiguous(memory_format=torch.channels_last)
 
 

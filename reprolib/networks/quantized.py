@@ -1,8 +1,7 @@
 """Convolutions of few bits: the members of EMPIR's vote (Sen, Ravindran, Raghunathan 2020).
 
-The quantiser is that of DoReFa-Net (Zhou et al. 2016): numbers in [0, 1] are rounded to the nearest of 2**bits levels,
-and the gradient passes as if they had not been (straight-through).
-"""
+The quantiser is DoReFa-Net's (Zhou et al. 2016): numbers in [0, 1] go to the nearest of 2**bits levels, and the
+gradient passes as if they had not (straight-through)."""
 
 import copy
 
@@ -17,10 +16,9 @@ def quantized(model: nn.Module, weight_bits: int, activation_bits: int) -> nn.Mo
     """A copy whose convolutions see weights and inputs of few bits, for training and for attacks; same state_dict.
 
     As in EMPIR's code all convolutions are quantised, the first one's input being the image in [0, 1] itself; other
-    layers and biases are not. There is no normalisation in that code, so with quantised inputs a `Normalize` passes
-    images on: behind it, half of each image would be clipped to black, and quantised before it, the maps saturate and a
-    training gets nowhere (10 and 47 % on the sample of Fashion-MNIST for (4, 2) and (2, 2) bits, else 67 and 65 %).
-
+    layers and biases are not. That code does not normalise, so with quantised inputs a `Normalize` passes images on:
+    behind it half of each image would be clipped to black, and before it maps saturate and a training gets nowhere (10
+    and 47 % on the sample of Fashion-MNIST for (4, 2) and (2, 2) bits, else 67 and 65 %).
     Bits are 1 to 16, for weights in [-1, 1] and inputs clipped to [0, 1], or 32, which leaves them as they are; EMPIR's
     members have (4, 2), (2, 2) and (32, 32). Raises ValueError for others, and unless all convolutions are `nn.Conv2d`.
     """

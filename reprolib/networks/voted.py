@@ -10,12 +10,10 @@ from torch import Tensor, nn
 class Voted(nn.Module):
     """The class that most members choose, and the last member's where all differ: images -> [B, K], decided by argmax.
 
-    What comes out is, for each class, its votes + 1/2 if the last member chose it + 1/4 of the members' mean softmax
-    probability. The half decides only between classes of equally many votes, and the quarter only where none of these
-    is the last member's: the argmax is the vote, for any number of members. Votes have no gradient; the probabilities
-    are there so that an attack has one, where not all members are sure of themselves. What comes out is no logit.
-    Raises ValueError for fewer than two members.
-    """
+    What comes out, no logit, is for each class its votes + 1/2 if the last member chose it + 1/4 of the members' mean
+    softmax probability. The half decides only between classes of equally many votes, the quarter only where none of
+    these is the last member's: the argmax is the vote, for any number of members. Votes have no gradient; through the
+    probabilities an attack has one, where not all members are sure. Raises ValueError for fewer than two members."""
 
     def __init__(self, members: Iterable[nn.Module]):
         super().__init__()

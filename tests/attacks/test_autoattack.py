@@ -9,9 +9,7 @@ from conftest import TOY_EPS, Scale
 from torch import Tensor, nn
 
 from reprolib.attacks import STANDARD, AttackResult, AutoAttack, Gradients, Probabilities, part_of, pgd, slots
-from reprolib.attacks.autoattack import RUNS
-from reprolib.attacks.autoattack_parts import FAB, AutoPGD, Square
-from reprolib.attacks.losses import cross_entropy, targeted_dlr
+from reprolib.attacks.autoattack import FAB, RUNS, AutoPGD, Square
 
 # --- the whole ----------------------------------------------------------------------------------------------------
 
@@ -40,17 +38,17 @@ def test_no_steps_are_refused(brittle):
 
 
 @pytest.mark.parametrize(
-    "name, kind, loss",
+    "name, kind, targeted",
     [
-        ("APGD-CE", AutoPGD, cross_entropy),
-        ("APGD-T", AutoPGD, targeted_dlr),
+        ("APGD-CE", AutoPGD, False),
+        ("APGD-T", AutoPGD, True),
         ("FAB-T", FAB, None),
         ("Square", Square, None),
     ],
 )
-def test_each_part_is_what_its_name_says(brittle, name, kind, loss):
+def test_each_part_is_what_its_name_says(brittle, name, kind, targeted):
     made = AutoAttack(brittle, 0.1, seed=4)._method(name, Gradients(brittle), 1)
-    assert type(made) is kind and made.eps == 0.1 and getattr(made, "loss", None) is loss
+    assert type(made) is kind and made.eps == 0.1 and getattr(made, "targeted", None) is targeted
 
 
 def test_torchattacks_own_autoattack_is_another_one(brittle):

@@ -1,6 +1,7 @@
 """The slot engine: its queue and its resuming; and gradients in bfloat16, which are quicker and never the judge."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -77,7 +78,7 @@ class Counted:
 def test_slots_are_filled_again_and_waste_no_evaluation(count, monkeypatch):
     monkeypatch.setattr(slots, "PATIENCE", 100)  # no run is made ahead that might prove needless
     images, labels = torch.rand(10, 1, 2, 2), torch.zeros(10, dtype=torch.int64)
-    result = slots.clean_result(lambda x: torch.tensor([[1.0, 0.0]]).expand(len(x), 2), images, labels, 2, 5)
+    result = clean(10, 2)
     method = Counted()
     slots.Slots(method, images, labels, torch.arange(10), result, count=2, slots=count).run()
     odd = torch.arange(10) % 2 == 1
@@ -128,7 +129,8 @@ def class_zero(images: Tensor) -> Tensor:
 
 
 def clean(count: int, runs: int) -> slots.AttackResult:
-    return slots.clean_result(class_zero, torch.rand(count, 1, 2, 2), torch.zeros(count, dtype=torch.int64), runs, 50)
+    attack, labels = SimpleNamespace(slots=50, runs=runs), torch.zeros(count, dtype=torch.int64)
+    return slots.begun(attack, class_zero, torch.rand(count, 1, 2, 2), labels, None, None)[3]
 
 
 @pytest.mark.parametrize("decision", ["any", "last"])

@@ -13,10 +13,8 @@ from reprolib.networks.fmnistconv import FMNISTConv
 
 
 class QuickFMNISTConv(FMNISTConv):
-    """`FMNISTConv` with the same weights and answers, up to rounding, by other sums.
-
-    It reads the filters without calling the layers, unless somebody replaced or hooked one (quantisation, pruning).
-    """
+    """`FMNISTConv` with the same weights and answers, up to rounding, by other sums. It reads the filters without
+    calling the layers, unless somebody replaced or hooked one (quantisation, pruning)."""
 
     held: dict[tuple[bool, torch.device], tuple[Tensor, ...]] | None = None  # filters, while somebody holds the weights
 
@@ -42,10 +40,8 @@ class QuickFMNISTConv(FMNISTConv):
 
     @contextmanager
     def weights_held(self) -> Iterator[None]:
-        """A promise that nobody changes the weights inside: what is worked out of frozen ones is then worked out once.
-
-        For one attack, which asks thousands of times. At the end of the outermost promise it is forgotten.
-        """
+        """A promise that nobody changes the weights inside, as in an attack, which asks thousands of times: what is
+        worked out of frozen ones is then worked out once, and forgotten at the end of the outermost promise."""
         outer, self.held = self.held, {} if self.held is None else self.held
         try:
             yield
@@ -68,8 +64,7 @@ class QuickFMNISTConv(FMNISTConv):
 
 def _as_used(first: Tensor, second: Tensor, third: Tensor, at_points: bool) -> tuple[Tensor, ...]:
     """The filters, of other shapes: those of stride 2 and even size become filters of stride 1 for four interleaved
-    quarters. CPU libraries compute the input gradient of a strided one-channel convolution ten times more slowly.
-    """
+    quarters. CPU libraries compute the input gradient of a strided one-channel convolution ten times more slowly."""
     if at_points:  # [128, 64, 6, 6] -> 3x3 filters at Winograd's points
         filters = second.unflatten(3, (3, 2)).unflatten(2, (3, 2)).permute(2, 4, 3, 5, 1, 0)
         second = winograd.at_points(filters.reshape(9, 256, 128))
@@ -78,8 +73,7 @@ def _as_used(first: Tensor, second: Tensor, third: Tensor, at_points: bool) -> t
 
 class _FrozenConv(torch.autograd.Function):
     """A stride-1 convolution whose filters nobody trains. Its input gradient is one matrix product, whose columns (one
-    per tap of a filter) are then added up, each at its place. For one-channel images a CPU takes half as long that way.
-    """
+    per tap of a filter) are then added up, each at its place. For one-channel images a CPU takes half as long so."""
 
     @staticmethod
     def forward(context: Any, maps: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:

@@ -2,8 +2,7 @@
 
 A convolution multiplies two polynomials, and a product of degree 6 is known from its values at 7 points. So the map
 and the filter are evaluated at 7 points per axis, multiplied there, and the 5x5 outputs interpolated from the 49
-products. PyTorch has no such convolution for training on a CPU, where multiplications are what an attack waits for.
-"""
+products. PyTorch has no such convolution for training on a CPU, where multiplications are what an attack waits for."""
 
 from functools import cache
 
@@ -16,9 +15,7 @@ POINTS = (0.0, 1.0, -1.0, 0.5, -0.5, 2.0)  # and infinity; small numbers, so tha
 
 def convolve(maps: Tensor, points: Tensor) -> Tensor:
     """Slide 3x3 filters over 7x7 maps: maps [49, B, C], filters `at_points` [49, C, K] -> [25, B, K].
-
-    Pixels, in rows, stand first because each of the 49 points is one matrix product over the channels.
-    """
+    Pixels, in rows, stand first because each of the 49 points is one matrix product over the channels."""
     evaluate_maps, _, interpolate = _transforms(maps.device, maps.dtype)
     products = torch.bmm((evaluate_maps @ maps.flatten(1)).view(maps.shape), points)
     return (interpolate @ products.flatten(1)).view(-1, *products.shape[1:])

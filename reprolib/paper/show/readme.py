@@ -6,7 +6,7 @@ from reprolib.paper import files
 from reprolib.paper.files import RecordError
 from reprolib.paper.judge import scoreboard, verdict_counts
 from reprolib.paper.plan import Amounts, Page, Plan, all_pages, amounts_of, load_profile
-from reprolib.paper.run import Stored, costs, records
+from reprolib.paper.run import Stored, records
 from reprolib.paper.show.pages import tuned
 from reprolib.paper.show.selection import given_rows, page_network
 from reprolib.paper.show.tables import given_table, summary
@@ -31,7 +31,7 @@ def readme_status() -> str:
     for (profile, name), record in found.items():
         if name in pages and record.cells:
             parts += _page_status(profile, pages[name], record)
-    parts.append("**What the `paper` profile would take.** " + costs.page("paper"))
+    parts.append("What the `paper` profile would take, `make tables PROFILE=paper DRY_RUN=1` estimates.")
     return "\n\n".join(parts)
 
 

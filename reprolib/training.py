@@ -4,8 +4,7 @@
     run.model, run.history
 
 What a method does differently stands in `defenses`. The loop keeps no files: its state goes out and comes in as
-tensors, so that whoever stores it can go on after a kill to bitwise the same weights.
-"""
+tensors, so that whoever stores it can go on after a kill to bitwise the same weights."""
 
 from __future__ import annotations
 
@@ -44,12 +43,10 @@ class Recipe:
 
     optimizer, lr, batch_size: "adam" or "rmsprop" with Keras' constants, since the paper's settings are not printed and
         its wording fits Keras; or "sgd" with Nesterov momentum, which trains CIFAR-10 networks quickly and well.
-    label_smoothing: share of a label that goes to all classes alike.
-    weight_decay: added to the gradient, times the weight.
+    label_smoothing: share of a label that goes to all classes alike. weight_decay: times the weight, on the gradient.
     augment: random crops and left-right flips, anew in each epoch.
     cycle: epochs in which the rate climbs to lr and falls to 0; None = it is lr throughout.
-    target: clean test accuracy in % at which training rests; it needs `test` images.
-    """
+    target: clean test accuracy in % at which training rests; it needs `test` images."""
 
     optimizer: str = "adam"
     lr: float = 1e-3
@@ -106,23 +103,30 @@ def fit(
     Args:
         model: images float32 [B, C, H, W] in [0, 1] -> logits [B, K], on the images' device.
         images, labels: uint8 [N, C, H, W] from 0 to 255 and int64 [N].
-        seed: of the order, the crops and whatever the defence draws.
+        seed: of the order, the crops and whatever the defence draws. resume: state of an interrupted run of this call.
         test: images and labels like the training set's; their clean accuracy is noted after each epoch.
-        resume: state of an interrupted run of the same call.
-        save: called every few seconds and after each epoch; `run.state()` is what to keep, and `run.batch == 0` says
-            that an epoch has just ended.
-    Returns:
-        The run: `model` in eval mode, `seconds`, and `history`: per epoch the loss, and with `test` clean accuracy and
-        saturated share in percent.
-    Raises:
-        ValueError: images or labels of another type or length, a network without a logit for each label, epochs below
-            1, a target without test images.
-    """
+        save: called every few seconds and after each epoch (`run.batch == 0`); `run.state()` is what to keep.
+    Returns the run: `model` in eval mode, `seconds`, and `history`: per epoch the loss, and with `test` clean accuracy
+        and saturated share in percent.
+    Raises ValueError: images or labels of another type or length, a network without a logit for each label, epochs
+        below 1, a target without test images."""
+    for name, value, kind in (("defence", defence, Defence), ("recipe", recipe, Recipe)):
+        if value is not None and not isinstance(value, kind):
+            raise ValueError(f"{name} is {value!r}; expected a {kind.__name__} such as {kind()!r}")
     recipe = recipe or Recipe()
-    _check(images, labels, epochs, recipe, test)
+    check_count("epochs", epochs, 1)
+    if recipe.target is not None and test is None:
+        raise ValueError(f"the recipe rests at {recipe.target:g} % test accuracy; give it `test` images, or no target")
+    for name, (x, y) in {"training": (images, labels), **({"test": test} if test else {})}.items():
+        if not (isinstance(x, Tensor) and x.dtype == torch.uint8 and x.dim() == 4 and len(x)):
+            raise ValueError(f"{name} images are {described(x)}; expected a tensor uint8 [N, C, H, W], N >= 1")
+        if not (isinstance(y, Tensor) and y.dtype == torch.int64 and (y.shape, y.device) == (x.shape[:1], x.device)):
+            raise ValueError(f"{name} labels are {described(y)}; expected a tensor int64 [{len(x)}] on {x.device}")
     check_network(model)
     run = Run(model, images, labels, defence or Defence(), recipe, seed, test)
-    _check_answer(run)
+    with untouched(run.model), torch.no_grad():  # before hours are spent on it: is there a class for each label?
+        classes = answer(run.model, run.images[:1].float() / 255).shape[1]
+    check_labels(torch.cat([run.labels, *([test[1]] if test else [])]), classes)
     if resume is not None:
         run.restore(resume)
     with tqdm(total=epochs, initial=run.epoch, unit="epoch", disable=not progress) as bar:
@@ -132,24 +136,6 @@ def fit(
             bar.set_postfix(run.history[-1], refresh=False)
     run.model.eval()
     return run
-
-
-def _check(images: Tensor, labels: Tensor, epochs: int, recipe: Recipe, test: tuple[Tensor, Tensor] | None) -> None:
-    check_count("epochs", epochs, 1)
-    if recipe.target is not None and test is None:
-        raise ValueError(f"the recipe rests at {recipe.target:g} % test accuracy; give it `test` images, or no target")
-    for name, (x, y) in {"training": (images, labels), **({"test": test} if test else {})}.items():
-        if not (isinstance(x, Tensor) and x.dtype == torch.uint8 and x.dim() == 4 and len(x)):
-            raise ValueError(f"{name} images are {described(x)}; expected a tensor uint8 [N, C, H, W], N >= 1")
-        if not (isinstance(y, Tensor) and y.dtype == torch.int64 and (y.shape, y.device) == (x.shape[:1], x.device)):
-            raise ValueError(f"{name} labels are {described(y)}; expected a tensor int64 [{len(x)}] on {x.device}")
-
-
-def _check_answer(run: Run) -> None:
-    """Before hours are spent on it: the network has an answer of the right form, and a class for each label."""
-    with untouched(run.model), torch.no_grad():
-        classes = answer(run.model, run.images[:1].float() / 255).shape[1]
-    check_labels(torch.cat([run.labels, *([run.test[1]] if run.test else [])]), classes)
 
 
 @dataclass
@@ -176,13 +162,9 @@ class Run:
         self.optimizer = _optimizer(self.recipe, self.model)
         self.defence.begin(self)
 
-    # --- what a defence may ask for ---
-
     def augmented(self, batch: Batch) -> Tensor:
         """A batch's images as float32 in [0, 1], cropped and flipped where the recipe says so."""
-        images = batch.images
-        if self.recipe.augment:
-            images = crop_and_flip(images, batch.rows, self.seed, self.epoch)
+        images = crop_and_flip(batch.images, batch.rows, self.seed, self.epoch) if self.recipe.augment else batch.images
         return images.float() / 255
 
     def logits(self, images: Tensor) -> Tensor:
@@ -207,8 +189,6 @@ class Run:
         """A number that is another one in each step."""
         return (self.seed * 10_007 + self.epoch) * 1_000_003 + self.batch
 
-    # --- the loop ---
-
     def finish_epoch(self, save: Callable[[Run], None] | None) -> None:
         """The rest of an epoch, of which a resumed run may have done a part."""
         with flushed_denormals():
@@ -221,15 +201,18 @@ class Run:
 
     def _steps(self, save: Callable[[Run], None] | None) -> bool:
         """Train to the epoch's end, or until the target is near; says which."""
-        order, size = self._order(), self.recipe.batch_size
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(len(self.images) * self.defence.passes, generator=generator).to(self.images.device)
+        size, rests = self.recipe.batch_size, False
         batches = -(-len(order) // size)
         last_save = started = time.monotonic()
         self.model.train()
-        rests = False
         while self.batch < batches and not rests:
             self._set_rate(self.epoch + self.batch / batches)
-            batch = self._batch(order[self.batch * size : (self.batch + 1) * size])
-            self.loss_sum = self.loss_sum + self.defence.step(self, batch) * len(batch.rows)
+            numbers = order[self.batch * size : (self.batch + 1) * size]
+            rows = numbers % len(self.images)  # a number modulo N is an image, divided by N its showing
+            batch = Batch(self.images[rows], self.labels[rows], rows, numbers >= len(self.images))
+            self.loss_sum = self.loss_sum + self.defence.step(self, batch) * len(rows)
             self.batch += 1
             rests = self.batch * CHECKS % batches < CHECKS and self._is_near_target()
             if save is not None and not rests and self.batch < batches and time.monotonic() - last_save > SAVE_EVERY:
@@ -241,19 +224,16 @@ class Run:
 
     def _end_epoch(self, rests: bool) -> None:
         trained = min(self.batch * self.recipe.batch_size, len(self.images) * self.defence.passes)
-        self.epoch, self.batch = self.epoch + 1, 0
-        entry: dict = {"epoch": self.epoch, "loss": round(float(self.loss_sum) / trained, 6)}
+        entry: dict = {"epoch": self.epoch + 1, "loss": round(float(self.loss_sum) / trained, 6)}
         if self.test is not None:
             clean, saturated = clean_accuracy(self.model, *self.test)
             entry |= {"clean": round(clean, 4), "saturated": round(saturated, 4)}
         self.history.append(entry | ({"rests": True} if rests else {}))
-        self.loss_sum = 0.0
+        self.epoch, self.batch, self.loss_sum = self.epoch + 1, 0, 0.0
 
     def _is_near_target(self) -> bool:
-        target = self.recipe.target
-        if target is None or self.test is None:
-            return False
-        return abs(clean_accuracy(self.model, *self.test)[0] - target) <= NEAR
+        target, test = self.recipe.target, self.test
+        return target is not None and test is not None and abs(clean_accuracy(self.model, *test)[0] - target) <= NEAR
 
     def _set_rate(self, epoch: float) -> None:
         """One cycle: the rate climbs for a quarter of it and falls to 0 in the rest, both in a straight line."""
@@ -261,15 +241,6 @@ class Run:
             part = min(epoch / self.recipe.cycle, 1.0)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.recipe.lr * min(part / 0.25, (1 - part) / 0.75)
-
-    def _order(self) -> Tensor:
-        """Shuffled numbers of an epoch's examples: number modulo N is an image, number div N its showing."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return torch.randperm(len(self.images) * self.defence.passes, generator=generator).to(self.images.device)
-
-    def _batch(self, numbers: Tensor) -> Batch:
-        rows = numbers % len(self.images)
-        return Batch(self.images[rows], self.labels[rows], rows, numbers >= len(self.images))
 
     def state(self) -> State:
         """Everything that the rest of the run depends on, as copies: tensors by name, and JSON-able data."""
@@ -284,8 +255,7 @@ class Run:
     def restore(self, state: State) -> None:
         tensors, meta = state
         self.epoch, self.batch, self.seconds = meta["epoch"], meta["batch"], meta["seconds"]
-        self.history = list(meta["history"])
-        self.loss_sum = tensors["loss_sum"].to(self.images.device)
+        self.history, self.loss_sum = list(meta["history"]), tensors["loss_sum"].to(self.images.device)
         self.model.load_state_dict(_under(tensors, "model."))
         states: dict[int, dict] = {}
         for k, v in _under(tensors, "optimizer.").items():
@@ -323,23 +293,18 @@ def crop_and_flip(images: Tensor, ids: Tensor, seed: int, epoch: int) -> Tensor:
 @torch.no_grad()
 def clean_accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 500) -> tuple[float, float]:
     """Clean accuracy in percent, and the percentage of images whose true-class probability is above 1 - 1e-7.
-
-    Images uint8 [N, C, H, W], labels int64 [N]. The model's mode is left as it was.
-    """
+    Images uint8 [N, C, H, W], labels int64 [N]. The model's mode is left as it was."""
     was_training = model.training
     model.eval()
     parts = list(zip(images.split(batch_size), labels.split(batch_size), strict=True))
     logits = [(model(some.float() / 255), truth) for some, truth in parts]
     model.train(was_training)
-    correct = sum(int((answer.argmax(1) == truth).sum()) for answer, truth in logits)
-    sure = sum(int(is_saturated(answer, truth).sum()) for answer, truth in logits)
+    correct = sum(int((found.argmax(1) == truth).sum()) for found, truth in logits)
+    sure = sum(int(is_saturated(found, truth).sum()) for found, truth in logits)
     return 100 * correct / len(images), 100 * sure / len(images)
 
 
 def is_saturated(logits: Tensor, labels: Tensor) -> Tensor:
-    """bool [B]: the true class's probability is above 1 - 1e-7.
-
-    It is computed in float64 from float32 logits [B, K], so that the threshold is not a matter of rounding.
-    """
+    """bool [B]: the true class's probability is above 1 - 1e-7, in float64 from float32 logits [B, K]: no rounding."""
     rest = logits.double().softmax(1).scatter(1, labels[:, None], 0.0).sum(1)  # 1 - p(true), without cancellation
     return rest < SATURATED

@@ -398,6 +398,8 @@ IMAGES, LABELS = torch.zeros(6, 1, 28, 28, dtype=torch.uint8), torch.arange(6)
     ({"epochs": 2.5}, ["epochs is 2.5", "whole number"]),
     ({"recipe": Recipe(target=80.0)}, ["80", "test"]),
     ({"model": Small}, ["torch.nn.Module"]),
+    ({"defence": "mixup"}, ["defence is 'mixup'", "expected a Defence"]),
+    ({"recipe": "adam"}, ["recipe is 'adam'", "expected a Recipe"]),
     ({"model": Says(lambda logits: (logits, logits))}, ["tuple", "logits [1, K]"]),
     ({"model": Says(lambda logits: logits[:, 0])}, ["(1,)", "logits"]),
 ])  # fmt: skip

@@ -265,9 +265,27 @@ def load_plan(table: str, network: str, profile: str, **overrides: Any) -> Plan:
     if network not in pages:
         raise SpecError(f"{table}: {suggest(network, pages, 'network')}")
     page = pages[network]
-    usual = amounts_of(page, load_profile(profile))
+    usual = amounts_of(page, _named_rightly(profile))
     amounts = Amounts(**usual.model_dump() | overrides)
     return Plan(page, amounts, profile if used(page, amounts) == used(page, usual) else "custom")
+
+
+def _named_rightly(name: str) -> Profile:
+    """A profile whose amounts are for data sets, networks and tables that there are."""
+    profile, pages = load_profile(name), all_pages()
+    records = [page.record for page in pages]
+    for record in records:
+        if records.count(record) > 1:
+            raise SpecError(f"two pages have the record {record!r}; give each a name of its own")
+    for kind, given, known in (
+        ("data set", profile.datasets, data.names()),
+        ("network", profile.networks, sorted({page.network for page in pages})),
+        ("table", profile.tables, [*table_names(), *records]),
+    ):
+        for one in given:
+            if one not in known:
+                raise SpecError(f"{name}.yaml: {suggest(one, known, kind)}")
+    return profile
 
 
 def amounts_of(page: Page, profile: Profile) -> Amounts:

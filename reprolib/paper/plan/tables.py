@@ -7,6 +7,7 @@ What stands at the top of a file holds for all of its pages; a page may say othe
 from __future__ import annotations
 
 import functools
+import re
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -66,6 +67,16 @@ class Answer(Record):
     over: str | None = None  # the column whose accuracy is subtracted
     called: dict[str, str] = {}  # what a row or column is called in the claim, where that is another word
 
+    @model_validator(mode="after")
+    def _can_be_filled(self) -> Answer:
+        try:
+            self.claim.format(row="", column="", epoch=0)
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                f"claim is {self.claim!r} ({error}); expected {{row}}, {{column}} and {{epoch}} alone"
+            ) from None
+        return self
+
     def id(self, row: str, column: str, epoch: int | None) -> str | None:
         """The claim that a cell of this row and column answers, if any."""
         if (self.row or row) != row or (self.column or column) != column:
@@ -102,6 +113,15 @@ class Page(Record):
         for column in named:
             if column not in self.columns:
                 raise ValueError(f"{self.record}: {suggest(column, self.columns, 'column')}")
+        for name in self.columns:
+            above, below = set(), self.columns[name].parent or self.columns[name].of
+            while below is not None and below not in above:
+                above.add(below)
+                below = self.columns[below].parent or self.columns[below].of
+            if below is not None:
+                raise ValueError(f"{self.record}: column {name!r} is made from itself; give it another parent")
+        if re.fullmatch(r"[\w-]+", self.record) is None:
+            raise ValueError(f"record is {self.record!r}; expected a file name of letters, digits, _ and -")
         for answer in self.claims:
             if answer.row not in (None, "Clean", *self.rows):
                 raise ValueError(f"{self.record}: {suggest(answer.row, ['Clean', *self.rows], 'row')}")
@@ -146,16 +166,22 @@ def _merged(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """A page's columns and rows are added to the table's or replace those of the same name; its claims are added."""
     both = shared | own
     for field in ("columns", "rows"):
-        both[field] = (shared.get(field) or {}) | (own.get(field) or {})
+        both[field] = _mapping(field, shared.get(field) or {}) | _mapping(field, own.get(field) or {})
     both["claims"] = [*shared.get("claims", []), *own.get("claims", [])]
     return both
+
+
+def _mapping(what: str, given: Any) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise SpecError(f"{what} is {given!r}; expected a mapping of names to values, such as {{recipe: adam}}")
+    return given
 
 
 def _page(table: str, network: str, fields: dict[str, Any]) -> Page:
     """`networks_of: table03` takes data set, architecture and columns from that table's page of the same network."""
     fields = {"record": f"{table}_{network}", "architecture": network} | fields
     other = fields.pop("networks_of", None)
-    columns = {name: Column(**column) for name, column in fields["columns"].items()}
+    columns = {name: Column(**_mapping(f"column {name!r}", column)) for name, column in fields["columns"].items()}
     if other is not None:
         page = _lent(other, network)
         fields |= {"dataset": page.dataset, "architecture": page.architecture}
@@ -180,12 +206,12 @@ def _lent(table: str, network: str) -> Page:
 
 def _row(label: str, given: dict[str, Any] | None, printed: dict[str, Attack]) -> Row:
     """A row's attack: by default Table 2's of that label; a name of Table 2; `{like: name, ...}`; or one of its own."""
-    fields = dict(given or {})
+    fields = dict(_mapping(f"row {label!r}", given or {}))
     attack = fields.pop("attack", label)
-    like = attack if isinstance(attack, str) else attack.get("like")
+    attack = {"like": attack} if isinstance(attack, str) else _mapping(f"row {label!r}: attack", attack)
+    like = attack.get("like")
     if like is None:
         return Row(attack=Attack(**attack), **fields)
     if like not in printed:
         raise SpecError(f"row {label!r}: {suggest(like, printed, 'attack')}")
-    changes = {} if isinstance(attack, str) else {k: v for k, v in attack.items() if k != "like"}
-    return Row(attack=printed[like].but(**changes), **fields)
+    return Row(attack=printed[like].but(**{k: v for k, v in attack.items() if k != "like"}), **fields)

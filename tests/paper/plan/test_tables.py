@@ -209,6 +209,12 @@ COLUMNS, ROWS = TABLE06["columns"], TABLE06["rows"]
     ({"networks_of": "table09"}, ["table09 has its networks from table06_fashion_mnist"]),
     ({"networks_of": "table06_fashion_mnist"}, ["table06_fashion_mnist has its networks from"]),
     ({"networks_of": "table03"}, ["table03", "known: vgg16, resnet50, resnet20"]),
+    ({"columns": COLUMNS | {"x": {"recipe": "adam", "parent": "x"}}}, ["'x' is made from itself"]),
+    ({"columns": COLUMNS | {"x": "adam"}}, ["column 'x' is 'adam'", "a mapping"]),
+    ({"columns": 3}, ["columns is 3"]),
+    ({"rows": {"FGSM": 3}}, ["row 'FGSM' is 3"]),
+    ({"pages": {"fmnistconv": {"record": "../x"}}}, ["record is '../x'"]),
+    ({"claims": [{"claim": "T6.{row}.{col}"}]}, ["{row}, {column} and {epoch} alone"]),
 ])  # fmt: skip
 def test_a_mistake_in_a_table(table, fields, words):
     load_table("table06_fashion_mnist")

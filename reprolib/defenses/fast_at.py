@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from reprolib import attacks, streams
 from reprolib.defenses.base import Defence
+from reprolib.defenses.pgd_at import PGDAT
 
 if TYPE_CHECKING:
     from reprolib.training import Batch, Run
@@ -22,13 +22,7 @@ class FastAT(Defence):
     alpha: float
 
     def __post_init__(self) -> None:
-        attacks.pgd(nn.Identity(), self.eps, self.alpha, 1)  # which refuses what makes no sense
+        PGDAT(self.eps, self.alpha, steps=1)  # which refuses what makes no sense
 
     def images(self, run: Run, batch: Batch) -> Tensor:
-        clean = super().images(run, batch)
-        low, high = (clean - self.eps).clamp(min=0), (clean + self.eps).clamp(max=1)
-        start = 2 * streams.uniform(run.step_seed(), batch.rows, 0, tuple(clean.shape[1:])) - 1
-        shown, gradients = (clean + self.eps * start).clamp(low, high), attacks.Gradients(run.model)
-        with attacks.untouched(run.model):
-            _, _, gradient = gradients(shown, lambda z: attacks.loss_per_image(z, batch.labels, "logits"))
-        return (shown + self.alpha * gradient.sign()).clamp(low, high)
+        return PGDAT(self.eps, self.alpha, steps=1).images(run, batch)

@@ -19,7 +19,7 @@ from reprolib.paper.show import readme
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "reprolib").rglob("*.py"))
 LONGEST = 350  # lines of a file
-METHOD = 3350  # lines of everything but the apparatus, prose and blank lines included
+METHOD = 3050  # lines of the method, prose and blank lines included; its defences, a file each, come on top
 
 
 def locked() -> dict[str, str]:
@@ -66,7 +66,7 @@ def test_no_file_is_too_long_to_read(path):
 
 
 def test_the_method_is_a_thin_library():
-    assert sum(length(path) for path in FILES if "paper" not in path.parts) <= METHOD
+    assert sum(length(path) for path in FILES if not {"paper", "defenses"} & set(path.parts)) <= METHOD
 
 
 def statements(path: Path) -> list[tuple[int, str] | None]:

@@ -6,10 +6,12 @@ INFO, PLACES and `read(folder)`, and an entry in `_FILES`."""
 
 from __future__ import annotations
 
+import difflib
 import functools
 import hashlib
 import os
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 from reprolib.data import cifar10, fashion_mnist, imagenet_subset, places, sample, sample_rgb
@@ -53,8 +55,10 @@ def names() -> tuple[str, ...]:
 
 def describe(name: str) -> Info:
     """Shape, classes, statistics and sizes of a data set; raises ValueError for an unknown name."""
-    if name not in _FILES:
-        raise ValueError(f"unknown data set {name!r}; expected one of {', '.join(_FILES)}")
+    if not isinstance(name, str) or name not in _FILES:
+        near = difflib.get_close_matches(str(name), _FILES, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"unknown data set {name!r}{hint}; expected one of {', '.join(_FILES)}")
     return _FILES[name].INFO
 
 
@@ -65,18 +69,22 @@ def load(
 
     The order is that of the official files; the samples and `imagenet-subset`, which have none, take the classes in
     turn, so that a short prefix is balanced too. Files are read once per process; the tensors are copies and may be
-    changed. Raises ValueError (unknown name or impossible size) and DataError (missing or damaged files)."""
+    changed. Raises ValueError (unknown name or device, impossible size) and DataError (missing or damaged files)."""
     classes = describe(name).classes
     whole, variant, source = _read_once(name, os.environ.get("REPROLIB_DATA") or None)
     splits, digest = [], hashlib.sha256()
     for option, size, tensors in (("train_size", train_size, whole[:2]), ("test_size", test_size, whole[2:])):
-        if size is not None and (isinstance(size, bool) or size not in range(1, len(tensors[0]) + 1)):
+        is_count = isinstance(size, Integral) and not isinstance(size, bool)
+        if size is not None and not (is_count and 1 <= size <= len(tensors[0])):
             found = f"{option} is {size!r}, but this copy of {name} has {len(tensors[0])} such images"
             raise ValueError(f"{found}; give a whole number from 1 to that, or None for all")
         first = [tensor[:size].clone() for tensor in tensors]  # who writes into them does not change the cached ones
         for tensor in first:
             digest.update(tensor.numpy().data)
-        splits.append(Split(*(tensor.to(device) for tensor in first)))
+        try:
+            splits.append(Split(*(tensor.to(device) for tensor in first)))
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise ValueError(f"device {str(device)!r} cannot be used here; use 'cpu' or one that torch sees") from error
     train, test = splits
     return Dataset(name, train, test, classes, source, variant, digest.hexdigest())
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from reprolib.attacks.inputs import check_number
 from reprolib.defenses.base import Defence
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ class Mixup(Defence):
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha < math.inf:
-            raise ValueError(f"alpha is {self.alpha}; expected a number above 0")
+        if not check_number("alpha", self.alpha, "a number above 0"):
+            raise ValueError("alpha is 0; expected a number above 0")
 
     def loss(self, run: Run, images: Tensor, labels: Tensor) -> Tensor:
         random = run.step_random()

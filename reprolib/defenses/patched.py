@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from reprolib import patches
+from reprolib.attacks.inputs import check_count
 from reprolib.defenses.base import Defence
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ class Patched(Defence):
     passes = 2
 
     def __post_init__(self) -> None:
-        if self.size < 3 or self.count not in (1, 2):
-            raise ValueError(f"size is {self.size}, count {self.count}; expected 3 pixels or more, 1 or 2 patches")
+        check_count("size", self.size, least=3)
+        check_count("count", self.count, least=1, most=2)
 
     def begin(self, run: Run) -> None:
         ids = torch.arange(len(run.images), device=run.images.device)

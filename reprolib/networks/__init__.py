@@ -29,11 +29,14 @@ ARCHITECTURES = {
 def build(name: str, seed: int = 0, width: float = 1.0) -> nn.Module:
     """A freshly initialised network, in eval mode; the same seed gives the same weights, the global RNG is untouched.
 
-    Raises ValueError for an unknown name, and for a width that is not positive, or not 1 for a network of one width."""
+    Raises ValueError for an unknown name, a seed that is no whole number, and a width that is not positive, or not 1
+    for a network of one width."""
     options = {"width": width} if scalable(name) else {}
-    if not 0 < width < float("inf") or (width != 1 and not options):
+    if not isinstance(seed, int):
+        raise ValueError(f"seed is {seed!r}; expected a whole number")
+    if not (isinstance(width, (int, float)) and 0 < width < float("inf")) or (width != 1 and not options):
         expected = "a positive factor on the numbers of channels" if options else f"1, as {name} is printed"
-        raise ValueError(f"width is {width}; expected {expected}")
+        raise ValueError(f"width is {width!r}; expected {expected}")
     return seeded(partial(_maker(name), **options), seed)
 
 

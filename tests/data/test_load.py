@@ -22,8 +22,13 @@ def test_unknown_name_lists_the_known_ones(name, one_sentence):
     assert all(known in one_sentence(error) for known in data.names())
 
 
+def test_a_misspelt_name_gets_the_nearest_one():
+    with pytest.raises(ValueError, match="did you mean 'fashion-mnist'"):
+        data.load("fasion-mnist")
+
+
 @pytest.mark.parametrize("option", ["train_size", "test_size"])
-@pytest.mark.parametrize("size", [0, -3, 1.5, "10", True, 1_000_000])
+@pytest.mark.parametrize("size", [0, -3, 1.5, 1.0, "10", True, 1_000_000])
 def test_bad_sizes(option, size, one_sentence):
     with pytest.raises(ValueError) as error:
         data.load("fashion-mnist-sample", **{option: size})
@@ -31,8 +36,9 @@ def test_bad_sizes(option, size, one_sentence):
 
 
 def test_unusable_device():
-    with pytest.raises(RuntimeError, match="'gpu7'"):  # torch's own sentence
-        data.load("fashion-mnist-sample", device="gpu7")
+    for device in ("gpu7", "meta7"):
+        with pytest.raises(ValueError, match=f"device '{device}' cannot be used here"):
+            data.load("fashion-mnist-sample", device=device)
 
 
 # --- what is returned ---------------------------------------------------------------------------------------------

@@ -243,6 +243,13 @@ def test_networks_of_table_1_have_one_width(name):
         networks.build(name, width=0.5)
 
 
+@pytest.mark.parametrize("options", [{"width": "a"}, {"width": None}, {"seed": 1.5}, {"seed": "a"}])
+def test_numbers_of_another_type(options):
+    ((name, value),) = options.items()
+    with pytest.raises(ValueError, match=f"{name} is {value!r}; expected"):
+        networks.build("wide-resnet-16-4", **options)
+
+
 @pytest.mark.parametrize("width", [0, -1.0, math.nan, math.inf])
 def test_a_width_is_positive(width):
     with pytest.raises(ValueError, match=f"width is {width}; expected a positive"):

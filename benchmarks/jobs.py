@@ -353,7 +353,7 @@ def _autoattack(images: Callable[[int], int], rounds: int):
 
 def _precision(images: Callable[[int], int], rounds: int):
     shown = first_images(sample().test, images(1000))  # misclassified ones too: a percentage of all of them
-    saturated = load_published("results/cpu/networks/table06_fashion_mnist_fmnistconv_7-P1.safetensors").to(DEVICE)
+    saturated = load_published("results/cpu/networks/table06_fashion_mnist_7-P1.safetensors").to(DEVICE)
     for name, net in (
         ("undefended", undefended()),
         ("adversarially trained net", sturdy()),

@@ -7,6 +7,7 @@ records and nothing else, and a record carries its own checksum, so that a numbe
 from __future__ import annotations
 
 import json
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -153,22 +154,21 @@ def publish_networks(page: Page) -> list[Path]:
     """Publish the page's networks as they are at the end of their training:
     results/<profile>/networks/<record>_<column>.
 
-    Raises RecordError before all published networks together grow too large for a clone.
+    Raises RecordError, and writes nothing, where all published networks together would grow too large for a clone.
     """
-    written = []
+    chosen = {}
     for (column, seed), network in page.plan.networks.items():
         if isinstance(network, Trained):
             tensors, meta = page.shelf.checkpoint(network)
             if "published" not in meta:
-                name = f"{page.plan.page.table}_{page.plan.page.network}_{label(column, seed)}".replace(
-                    " ", "_"
-                ).replace(",", "")
+                name = re.sub(r"[^\w-]+", "_", f"{page.plan.page.record}_{label(column, seed)}")
                 meta = {"network": network.content(), **{k: meta[k] for k in ("history", "seconds", *UNION)}}
-                written.append(published.publish(name, page.plan.folder, tensors, meta))
+                chosen[name] = tensors, meta
     size = sum(path.stat().st_size for path in files.RESULTS.glob("*/networks/*.safetensors"))
+    size += sum(tensor.nbytes for tensors, _ in chosen.values() for tensor in tensors.values())
     if size > published.MOST:
         raise RecordError(
-            f"the published networks take {size / 1e6:.0f} MB, and {published.MOST / 1e6:.0f} at most: remove some of "
-            + ", ".join(files.shown(path) for path in written)
+            f"with {', '.join(chosen)} the published networks would take {size / 1e6:.0f} MB, and "
+            f"{published.MOST / 1e6:.0f} at most: remove some from results/*/networks"
         )
-    return written
+    return [published.publish(name, page.plan.folder, *what) for name, what in chosen.items()]

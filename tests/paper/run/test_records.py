@@ -243,4 +243,5 @@ def test_published_networks_must_stay_small(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(published, "MOST", 1_000_000)
     with pytest.raises(RecordError) as caught:
         run.publish_networks(page)
-    assert "the published networks take 3 MB, and 1 at most" in sentence(caught)
+    assert "would take 3 MB, and 1 at most" in sentence(caught)
+    assert not published.folder("cpu").exists(), "nothing is written"

@@ -18,7 +18,7 @@ from reprolib.paper.plan.jobs import (
 )
 from reprolib.paper.plan.networks import Changed, Pretrained, Trained, Voted, read_network, trainings
 from reprolib.paper.plan.records import LOSSES, PARAMS, Decision, Record, SpecError, parse_yaml, read_yaml
-from reprolib.paper.plan.tables import Answer, Column, Page, Row, load_table, table_names
+from reprolib.paper.plan.tables import Answer, Column, Page, Row, known_claims, load_table, table_names
 
 __all__ = [
     "LOSSES",
@@ -47,6 +47,7 @@ __all__ = [
     "amounts_of",
     "attacks_of",
     "epoch_of",
+    "known_claims",
     "label",
     "ladder_attacks",
     "load_plan",

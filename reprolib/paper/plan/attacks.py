@@ -42,6 +42,14 @@ class Attack(Record):
         """The attack on a network."""
         return _built(self.name, model, self.parameters | {"loss": loss, "decision": decision, "seed": seed})
 
+    def takes(self, **options: str) -> bool:
+        """Whether the attack can be had with these options: AutoAttack has no last iterate that could be judged."""
+        try:
+            _built(self.name, nn.Identity(), self.parameters | options)
+        except ValueError:
+            return False
+        return True
+
     def get(self, parameter: str, default: Any = None) -> Any:
         """A parameter, or what the attack takes where none is given."""
         usual = inspect.signature(attacks.named()[self.name]).parameters.get(parameter)

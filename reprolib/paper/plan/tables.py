@@ -58,6 +58,12 @@ class Row(Record):
     epochs: bool = True  # whether it is shown along the epochs, on a page that follows them; else at the end alone
 
 
+@functools.cache
+def known_claims() -> tuple[str, ...]:
+    """The ids of params/claims.yaml."""
+    return tuple(read_yaml(PARAMS / "claims.yaml")["claims"])
+
+
 class Answer(Record):
     """Which claims cells are read as: `claim` is a template with {row}, {column} and {epoch}, or a claim's name."""
 
@@ -68,13 +74,15 @@ class Answer(Record):
     called: dict[str, str] = {}  # what a row or column is called in the claim, where that is another word
 
     @model_validator(mode="after")
-    def _can_be_filled(self) -> Answer:
+    def _names_a_claim(self) -> Answer:
         try:
-            self.claim.format(row="", column="", epoch=0)
+            pattern = re.escape(self.claim.format(row="*", column="*", epoch="*")).replace(r"\*", ".+")
         except (KeyError, IndexError, ValueError) as error:
             raise ValueError(
                 f"claim is {self.claim!r} ({error}); expected {{row}}, {{column}} and {{epoch}} alone"
             ) from None
+        if not any(re.fullmatch(pattern, known) for known in known_claims()):
+            raise ValueError(suggest(self.claim, known_claims(), "claim"))
         return self
 
     def id(self, row: str, column: str, epoch: int | None) -> str | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reprolib import attacks, data, training
-from reprolib.paper.plan import LOSSES, PARAMS, Cell, Decision, Job, Plan, Trained, epoch_of, read_yaml
+from reprolib.paper.plan import LOSSES, Cell, Decision, Job, Plan, Trained, epoch_of, known_claims
 from reprolib.paper.run.page import Page
 
 CLEAN, ALL = "Clean", "All attacks"
@@ -62,7 +62,7 @@ def measure(page: Page) -> list[Cell]:
 
     Sound robust accuracy counts an image only if it survives `margin` and `logits` under any iterate.
     """
-    ids = known_claims()
+    ids = set(known_claims())
     cells: list[Cell] = []
     masks: dict[tuple[str, int, int | None], dict[Mask, Tensor]] = {}
     for (column, seed), network in page.plan.networks.items():
@@ -91,12 +91,7 @@ def answered(plan: Plan) -> list[str]:
     """The claims of the paper that a page's cells answer, sorted."""
     looks = {(column, epoch_of(one)) for (column, _), network in plan.networks.items() for one in plan.looks(network)}
     places = [(row, column, epoch) for row in (CLEAN, *plan.page.rows) for column, epoch in looks]
-    return sorted({str(answer.id(*place)) for answer in plan.page.claims for place in places} & known_claims())
-
-
-def known_claims() -> set[str]:
-    """The ids of params/claims.yaml."""
-    return set(read_yaml(PARAMS / "claims.yaml")["claims"])
+    return sorted({str(answer.id(*place)) for answer in plan.page.claims for place in places} & set(known_claims()))
 
 
 def _known(answers: list[str | None], ids: set[str]) -> list[str | None]:
@@ -107,7 +102,7 @@ def _known(answers: list[str | None], ids: set[str]) -> list[str | None]:
 def _has_no_last(page: Page, row: str) -> bool:
     """Whether an attack has no last iterate that could be judged: it returns what it found, as AutoAttack does."""
     declared = page.plan.page.rows.get(row)
-    return declared is not None and bool(declared.protocols)
+    return declared is not None and not declared.attack.takes(decision="last")
 
 
 def _masks(jobs: list[Job], page: Page) -> dict[Mask, Tensor]:

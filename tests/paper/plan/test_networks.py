@@ -111,7 +111,7 @@ def test_trainings_are_found_in_the_whole_tree_parents_first():
     ({"defence": {"name": "patch"}}, ["Trained.defence", "did you mean 'patched'"]),
     ({"defence": {"name": "patched", "size": 7}}, ["Trained.defence", "count is missing"]),
     ({"defence": PATCHED | {"patch_size": 7}}, ["Trained.defence", "patch_size"]),
-    ({"defence": PATCHED | {"count": 3}}, ["Trained.defence", "count 3"]),
+    ({"defence": PATCHED | {"count": 3}}, ["Trained.defence", "count is 3"]),
     ({"defence": SMOOTHED}, ["HighFrequency needs no training", "`change`"]),
     ({"defence": {}}, ["Trained.defence", "name"]),
     ({"defence": "patched"}, ["Trained.defence", "'patched' names no defence"]),

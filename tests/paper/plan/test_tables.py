@@ -196,8 +196,8 @@ COLUMNS, ROWS = TABLE06["columns"], TABLE06["rows"]
     ({"columns": {}}, ["Page.columns", "at least 1"]),
     ({"transfer_from": "undefende"}, ["did you mean 'undefended'"]),
     ({"shown": ["7-P1", "9-P1"]}, ["'9-P1'"]),
-    ({"claims": [{"claim": "X", "row": "FGSMM"}]}, ["did you mean 'FGSM'"]),
-    ({"claims": [{"claim": "X", "row": "FGSM", "over": "undefend"}]}, ["did you mean 'undefended'"]),
+    ({"claims": [{"claim": "X16", "row": "FGSMM"}]}, ["did you mean 'FGSM'"]),
+    ({"claims": [{"claim": "X16", "row": "FGSM", "over": "undefend"}]}, ["did you mean 'undefended'"]),
     ({"claims": [{"claim": "X", "rows": "FGSM"}]}, ["Answer.rows", "did you mean 'row'"]),
     ({"colums": {}}, ["'colums'", "did you mean 'columns'"]),
     ({"dataset": "fashion-minst"}, ["'fashion-minst'", "did you mean 'fashion-mnist'"]),
@@ -215,6 +215,8 @@ COLUMNS, ROWS = TABLE06["columns"], TABLE06["rows"]
     ({"rows": {"FGSM": 3}}, ["row 'FGSM' is 3"]),
     ({"pages": {"fmnistconv": {"record": "../x"}}}, ["record is '../x'"]),
     ({"claims": [{"claim": "T6.{row}.{col}"}]}, ["{row}, {column} and {epoch} alone"]),
+    ({"claims": [{"claim": "X99"}]}, ["unknown claim 'X99'"]),
+    ({"claims": [{"claim": "T60.{row}.{column}"}]}, ["unknown claim 'T60"]),
 ])  # fmt: skip
 def test_a_mistake_in_a_table(table, fields, words):
     load_table("table06_fashion_mnist")

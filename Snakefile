@@ -35,14 +35,19 @@ def planned():
     computes its few seconds itself."""
     notebooks.check_profile(PROFILE)
     wanted = {page.record: page for page in notebooks.wanted(ONLY)}
+    asked = [(page.notebook.stem, page.network) for page in wanted.values() if page.network]
     if PROFILE == "quick":
+        if DRY_RUN:  # each notebook will read its table; who asks for the plan wants to know before
+            from reprolib.paper.plan import load_plan
+
+            for table, network in asked:
+                load_plan(table, network, PROFILE).jobs
         return wanted, None
     from reprolib.paper.run import steps, store
 
     root = from_root(store.default_root())
     if "{" in root or "}" in root:
         raise ValueError(f"the store is {root}, and Snakemake takes braces for wildcards; set REPROLIB_STORE to a path without")
-    asked = [(page.notebook.stem, page.network) for page in wanted.values() if page.network]
     return wanted, steps.plan_steps(asked, PROFILE, without_data=DRY_RUN)
 
 

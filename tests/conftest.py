@@ -53,6 +53,17 @@ def processes():
     return context
 
 
+@pytest.fixture
+def steps():
+    """A list that grows by one entry with every step of an optimiser."""
+    from torch.optim.optimizer import register_optimizer_step_post_hook  # takes seconds to import
+
+    taken = []
+    handle = register_optimizer_step_post_hook(lambda *_: taken.append(1))
+    yield taken
+    handle.remove()
+
+
 TOY_EPS = 0.1  # radius at which the brittle network keeps nothing and the sturdy one three quarters
 
 

@@ -30,15 +30,6 @@ def fit(model=None, defence=None, recipe=ADAM, dataset=None, **options) -> train
 
 
 @pytest.fixture
-def steps():
-    """A list that grows by one entry with every step of an optimiser."""
-    taken = []
-    handle = register_optimizer_step_post_hook(lambda *_: taken.append(1))
-    yield taken
-    handle.remove()
-
-
-@pytest.fixture
 def save_always(monkeypatch):
     monkeypatch.setattr(training, "SAVE_EVERY", -1.0)
 

@@ -39,15 +39,6 @@ def shelf(tiny, tmp_path) -> Shelf:
     return Shelf(tiny, Store(tmp_path / "store"))
 
 
-@pytest.fixture
-def steps():
-    """A list that grows by one entry with every step of an optimiser."""
-    taken = []
-    handle = register_optimizer_step_post_hook(lambda *_: taken.append(1))
-    yield taken
-    handle.remove()
-
-
 @pytest.fixture(scope="module")
 def whole(architectures, tiny, tmp_path_factory) -> Shelf:
     """Trained without interruption, with every epoch's checkpoint."""

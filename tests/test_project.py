@@ -150,7 +150,7 @@ def test_published_networks_stay_small():
     assert not [path for path in tracked() if path.suffix == ".safetensors" and path.parent.name != "networks"]
 
 
-RECORDS = sorted(path for profile in ("cpu", "paper") for path in (ROOT / "results" / profile).glob("*.json"))
+RECORDS = sorted(path for profile in plan.JUDGED for path in (ROOT / "results" / profile).glob("*.json"))
 PAGES = {page.record: page for page in plan.all_pages()}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from reprolib.paper.judge import claims, ladder
-from reprolib.paper.plan import Cell, all_pages
+from reprolib.paper.plan import PROFILES, Cell, all_pages
 from reprolib.paper.run import PROTOCOLS, Stored, records
 
 
@@ -13,7 +13,7 @@ def scoreboard(found: dict[tuple[str, str], Stored] | None = None) -> pd.DataFra
     """One row per claim and protocol that was measured, and one per claim that was not: printed, measured, verdict.
 
     A protocol whose attack fails its sanity ladder in a record earns no verdict there (see `ladder`). Of several
-    records that answer a claim the paper profile's counts, and within a profile the page that stands first in its
+    records that answer a claim the fullest profile's counts (`JUDGED`), and within a profile the page that stands first in its
     table's file.
     found: (profile, name) -> record; by default all that results/ has.
     """
@@ -41,7 +41,9 @@ def scoreboard(found: dict[tuple[str, str], Stored] | None = None) -> pd.DataFra
 
 def _ranked(found: dict[tuple[str, str], Stored]) -> list[tuple[str, str]]:
     order = [page.record for page in all_pages()]
-    return sorted(found, key=lambda key: (key[0] != "paper", order.index(key[1]) if key[1] in order else len(order)))
+    return sorted(
+        found, key=lambda key: (-PROFILES.index(key[0]), order.index(key[1]) if key[1] in order else len(order))
+    )
 
 
 def _row(

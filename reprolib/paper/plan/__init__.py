@@ -1,6 +1,6 @@
 """What is computed. Everything that others need of this room, under one name."""
 
-from reprolib.paper.plan.amounts import PROFILES, Amounts, Profile, load_profile
+from reprolib.paper.plan.amounts import JUDGED, PROFILES, Amounts, Profile, load_profile
 from reprolib.paper.plan.attacks import Attack, attacks_of
 from reprolib.paper.plan.cells import Cell
 from reprolib.paper.plan.jobs import (
@@ -21,6 +21,7 @@ from reprolib.paper.plan.records import LOSSES, PARAMS, Decision, Record, SpecEr
 from reprolib.paper.plan.tables import Answer, Column, Page, Row, known_claims, load_table, table_names
 
 __all__ = [
+    "JUDGED",
     "LOSSES",
     "PARAMS",
     "PROFILES",

@@ -9,7 +9,8 @@ from pydantic import Field
 from reprolib.paper.parameters import suggest
 from reprolib.paper.plan.records import PARAMS, Count, Engine, Record, Seed, Share, SpecError, read_yaml
 
-PROFILES = ("quick", "cpu", "paper")
+PROFILES = ("quick", "cpu", "gpu", "paper")
+JUDGED = PROFILES[:0:-1]  # those whose numbers earn verdicts; of several records the first one's count
 
 
 class Amounts(Record):

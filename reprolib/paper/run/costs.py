@@ -29,7 +29,8 @@ from reprolib.paper.plan import (
 )
 from reprolib.paper.run import published
 
-SUSTAINED = {"cpu": (0.1e12, "0.1 TFLOP/s of two cores"), "paper": (20e12, "20 TFLOP/s of one GPU")}  # our assumptions
+GPU = (20e12, "20 TFLOP/s of one GPU")
+SUSTAINED = {"cpu": (0.1e12, "0.1 TFLOP/s of two cores"), "gpu": GPU, "paper": GPU}  # our assumptions
 ATTACK_STEP = 2  # in forward passes
 SQUARE = 50 // 2  # steps' worth of queries for each step of the attack; a query is half a step
 AUTOATTACK = 1 + 9 + 9 + SQUARE  # APGD-CE, and towards each of nine classes APGD-T and FAB-T

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from reprolib.paper import files
 from reprolib.paper.files import RecordError, write_atomically
-from reprolib.paper.plan import Trained
+from reprolib.paper.plan import JUDGED, Trained
 from reprolib.paper.run.keys import digest
 
 MOST = 120_000_000  # bytes of all published networks together, since a clone carries them
@@ -30,9 +30,7 @@ def folder(profile: str) -> Path:
 def find(network: Trained) -> Path | None:
     """The file of a published network with exactly this record."""
     known: tuple[tuple[Path, int], ...] = tuple(
-        (path, path.stat().st_mtime_ns)
-        for profile in ("paper", "cpu")
-        for path in sorted(folder(profile).glob("*.safetensors"))
+        (path, path.stat().st_mtime_ns) for profile in JUDGED for path in sorted(folder(profile).glob("*.safetensors"))
     )
     return _index(known).get(digest(network.content()))
 

@@ -18,7 +18,7 @@ import torch
 from reprolib import data
 from reprolib.paper import files
 from reprolib.paper.files import RecordError
-from reprolib.paper.plan import Amounts, Cell, Trained, label, load_profile, trainings, used
+from reprolib.paper.plan import JUDGED, Amounts, Cell, Trained, label, load_profile, trainings, used
 from reprolib.paper.run import evaluate, origin, published
 from reprolib.paper.run.keys import digest
 from reprolib.paper.run.page import Page
@@ -137,9 +137,9 @@ def read_record(path: str | Path) -> Stored:
 
 
 def records() -> dict[tuple[str, str], Stored]:
-    """Every record that can earn a verdict: (profile, name) -> record, the paper profile before the cpu profile."""
+    """Every record that can earn a verdict: (profile, name) -> record, the fullest profile first."""
     found = {}
-    for profile in ("paper", "cpu"):
+    for profile in JUDGED:
         for path in sorted((files.RESULTS / profile).glob("*.json")):
             found[profile, path.stem] = record = read_record(path)
             if record.provenance["profile"] != profile:

@@ -8,6 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from reprolib.paper.judge import VERDICTS, Measured, find, judge, ledger, load_claims
+from reprolib.paper.plan import JUDGED
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +177,7 @@ DEFENDED = "T6.PGD-v2.7-P1"  # printed 52.69, tolerance 5, baseline T6.PGD-v2.un
         ("T8.F-MNIST/F-MNISTconv.reduction", measured(2.0, 0.1), None, "not reproduced"),
     ],
 )
-@pytest.mark.parametrize("profile", ["cpu", "paper"])
+@pytest.mark.parametrize("profile", JUDGED)
 def test_each_verdict(claims, id, result, baseline, verdict, profile):
     outcome = judge(claims[id], result, profile=profile, baseline=baseline)
     assert outcome.verdict == verdict

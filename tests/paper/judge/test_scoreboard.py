@@ -74,12 +74,13 @@ def test_what_is_not_judged_is_no_answer():
     assert found == {"sound": 2.0, "logits": 3.0, "probabilities": 4.0}
 
 
-def test_the_paper_profile_comes_before_the_cpu_profile():
-    write("cpu", [entry(CLAIM, value=10.0), entry("T6.IFGSM.7-P1", value=11.0)])
-    write("paper", [entry(CLAIM, value=20.0)])
+@pytest.mark.parametrize("less, more", [("cpu", "gpu"), ("gpu", "paper"), ("cpu", "paper")])
+def test_the_fullest_profile_comes_first(less, more):
+    write(less, [entry(CLAIM, value=10.0), entry("T6.IFGSM.7-P1", value=11.0)])
+    write(more, [entry(CLAIM, value=20.0)])
     board = judge.scoreboard()
     both, one = row_of(board, CLAIM, "sound"), row_of(board, "T6.IFGSM.7-P1", "sound")
-    assert (both.measured, both.profile) == (20.0, "paper") and (one.measured, one.profile) == (11.0, "cpu")
+    assert (both.measured, both.profile) == (20.0, more) and (one.measured, one.profile) == (11.0, less)
 
 
 def test_a_second_reading_counts_until_the_first_one_has_been_run():

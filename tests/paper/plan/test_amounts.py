@@ -166,7 +166,7 @@ def test_an_amount_that_there_is_not():
     ("table03", "vgg-16", "quick", "did you mean 'vgg16'"),
     ("table03", "fmnistconv", "quick", "known: vgg16, resnet50, resnet20"),
     ("table03", "vgg16", "qiuck", "did you mean 'quick'"),
-    ("table03", "vgg16", "custom", "known: quick, cpu, paper"),
+    ("table03", "vgg16", "custom", "known: quick, cpu, gpu, paper"),
 ])  # fmt: skip
 def test_an_unknown_table_network_or_profile(table, network, profile, meant):
     assert meant in sentence(load_plan, table, network, profile)

@@ -58,7 +58,7 @@ def test_banners(results):
         assert show.save_page("page", folder, "body").read_text(encoding="utf-8") == text
 
 
-@pytest.mark.parametrize("profile", ["quick", "cpu", "paper"])
+@pytest.mark.parametrize("profile", plan.PROFILES)
 @pytest.mark.parametrize("page", plan.all_pages(), ids=lambda page: page.record)
 def test_every_page_says_what_was_reduced(page, profile):
     """Width, images and epochs; a narrower network's name says so wherever it stands."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from reprolib import streams
 from reprolib.attacks import inputs
 from reprolib.attacks.inputs import check_answer, check_choice, check_count, check_images, check_labels, check_network
+from reprolib.devices import exact_float32
 
 NOISE = 1 << 20  # first of the random streams used here, away from those of patches and random starts
 LOSSES = ("margin", "logits", "probabilities")
@@ -24,7 +25,7 @@ _locks_guard = threading.Lock()
 
 @contextlib.contextmanager
 def untouched(*networks: nn.Module) -> Iterator[None]:
-    """Eval mode and frozen parameters inside; every module's mode and every parameter's flag restored, come what may.
+    """Eval mode, frozen parameters and exact float32 inside; all of them restored as they were, come what may.
 
     A module's own context manager `weights_held`, in which it may keep what it works out of weights, is entered too.
     One thread at a time; who needs several networks names them in one call, as nested calls could wait for each other.
@@ -45,7 +46,7 @@ def untouched(*networks: nn.Module) -> Iterator[None]:
         together.eval().requires_grad_(False)
         for held in filter(None, [getattr(module, "weights_held", None) for module in modules]):
             stack.enter_context(held())
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), exact_float32():
             yield
 
 

@@ -140,3 +140,18 @@ def test_it_is_forgotten_after_an_exception_too(net, task):
     with pytest.raises(RuntimeError, match="stop"):
         pgd(Fails(inner, 3, RuntimeError), EPS, ALPHA, 5)(*task)
     assert inner.held == 0 and inner.kept is None
+
+
+def test_float32_is_not_rounded_while_a_network_is_asked():
+    """A GPU's convolutions round to TensorFloat-32 by default; the user's setting is there again afterwards."""
+    places = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    before, seen = [place.fp32_precision for place in places], []
+
+    class Watcher(nn.Module):
+        def forward(self, images):
+            seen.extend(place.fp32_precision for place in places)
+            return images.flatten(1)[:, :2]
+
+    pgd(Watcher(), 0.1, 0.1, 1)(torch.rand(2, 1, 2, 2), torch.tensor([0, 1]))
+    assert seen and set(seen) == {"ieee"}
+    assert [place.fp32_precision for place in places] == before

@@ -13,8 +13,8 @@ def scoreboard(found: dict[tuple[str, str], Stored] | None = None) -> pd.DataFra
     """One row per claim and protocol that was measured, and one per claim that was not: printed, measured, verdict.
 
     A protocol whose attack fails its sanity ladder in a record earns no verdict there (see `ladder`). Of several
-    records that answer a claim the fullest profile's counts (`JUDGED`), and within a profile the page that stands first in its
-    table's file.
+    records that answer a claim that of the fullest profile counts (`PROFILES`), and within a profile the page that
+    stands first in its table's file.
     found: (profile, name) -> record; by default all that results/ has.
     """
     found = records() if found is None else found

@@ -4,7 +4,7 @@
 # make check                  linter, formatter (notebooks too) and type checker; seconds
 # make test                   unit tests, then every notebook against its stored output
 # make bench                  our attacks and training raced against other libraries'; half an hour
-# make lab                    JupyterLab (LAB_ARGS="--no-browser --port 9999");  make readme  the README's status block
+# make lab                    JupyterLab (LAB_ARGS="--no-browser --port 9999");  make status  docs/status.md
 PROFILE ?= quick
 ONLY ?=
 DRY_RUN ?=
@@ -25,7 +25,7 @@ export LOGNAME := $(or $(LOGNAME),$(USER),$(shell id -un 2>/dev/null),nobody)
 export TQDM_MININTERVAL ?= 2
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
 
-.PHONY: tables check test bench lab readme
+.PHONY: tables check test bench lab status
 tables: $(READY)
 	@$(PY) -m reprolib tables --profile "$(PROFILE)" --only "$(ONLY)" --jobs "$(JOBS)" --gpus "$(GPUS)" \
 	  $(if $(filter-out 0 no No NO false False FALSE,$(DRY_RUN)),--dry-run)
@@ -50,8 +50,8 @@ bench: .venv/benchmarks-installed
 lab: $(READY)
 	@$(PY) -m reprolib lab $(LAB_ARGS)
 
-readme: $(READY)
-	@$(PY) -m reprolib readme
+status: $(READY)
+	@$(PY) -m reprolib status
 
 .venv/installed: requirements.lock pyproject.toml
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \

@@ -13,8 +13,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from reprolib.paper import judge, plan, run
-from reprolib.paper.show import readme
+from reprolib.paper import plan, run
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "reprolib").rglob("*.py"))
@@ -171,23 +170,3 @@ def test_committed_records_are_read_again_as_they_were_written(path):
     """No field is lost or given another form on the way through a cell."""
     stored = json.loads(path.read_text(encoding="utf-8"))["cells"]
     assert [cell.content() for cell in run.read_record(path).cells] == stored
-
-
-def test_the_readme_shows_the_results_as_they_are():
-    stale = "the README's status is stale: run `make readme`"
-    assert readme.README.read_text(encoding="utf-8") == readme.readme_text(), stale
-
-
-def test_the_readme_begins_with_the_two_commands():
-    text = readme.README.read_text(encoding="utf-8")
-    assert text.index("make tables") < text.index("make test") < text.index("\n## ")
-
-
-def test_every_percentage_among_the_findings_is_measured_or_printed():
-    text = readme.README.read_text(encoding="utf-8").split("## What was found so far")[1].split("\n![")[0]
-    known = {f"{cell.value:.2f}" for path in RECORDS for cell in run.read_record(path).cells}
-    printed = [claim.printed for claim in judge.load_claims().values()]
-    known |= {f"{number:.2f}" for number in printed if isinstance(number, int | float)}
-    found = re.findall(r"\d+\.\d\d", text)
-    assert len(found) >= 5
-    assert set(found) <= known

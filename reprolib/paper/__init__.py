@@ -3,7 +3,7 @@
 plan   what is computed: declarations under params/ become networks, attacks and one list of jobs per page
 run    computing it once: store, keys, published networks, records
 judge  what it is worth: the paper's claims, verdicts, the sanity ladder, the scoreboard
-show   what a reader sees: tables, pictures, pages, the README's status
+show   what a reader sees: tables, pictures, pages, the status
 
 Beside the rooms stands what starts them: `cli`, `batch` (Snakemake), `notebooks` (papermill) and `files`. A batch
 starts many processes of them, so they import no torch, and a room only where they need it.

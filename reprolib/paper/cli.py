@@ -3,7 +3,7 @@
 python -m reprolib tables --profile cpu --only "table03 table06"   all pages, or those whose names begin so
 python -m reprolib costs --profile paper                           an estimate of the hours that a profile takes
 python -m reprolib publish TABLE NETWORK --profile cpu             a page's networks, into results/cpu/networks
-python -m reprolib readme                                          the README's status block, from results/
+python -m reprolib status                                          docs/status.md, from results/
 python -m reprolib lab                                             JupyterLab on this checkout
 
 What `tables` is made of:
@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(step=step)
         for argument in positional:
             sub.add_argument(argument)
-        if step not in (_readme, _lab):
+        if step not in (_status, _lab):
             sub.add_argument("--profile", default="quick")
         return sub
 
@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     tables.add_argument("--dry-run", action="store_true")
     add("costs", _costs).add_argument("--only", default="")
     add("publish", _publish, "table", "network")
-    add("readme", _readme)
+    add("status", _status)
     add("lab", _lab)
     add("notebook", _notebook, "page")
     run = add("run", _run)
@@ -107,10 +107,10 @@ def _publish(options: argparse.Namespace) -> None:
         print(files.shown(path))
 
 
-def _readme(options: argparse.Namespace) -> None:
+def _status(options: argparse.Namespace) -> None:
     from reprolib.paper import show
 
-    show.write_readme()
+    show.write_status()
 
 
 def _lab(options: argparse.Namespace) -> None:

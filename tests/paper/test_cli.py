@@ -34,7 +34,7 @@ TABLE = "table06_fashion_mnist"
         (["notebook", "table33_vgg16"], ["unknown page or notebook 'table33_vgg16'"]),
         (["notebook", "table1", "--profile", "cpuu"], ["unknown profile 'cpuu'", "did you mean 'cpu'"]),
         (["publish", TABLE, "fmnistconv", "--profile", "qiuck"], ["unknown profile 'qiuck'", "did you mean 'quick'"]),
-        (["costs"], ["no estimate for the profile 'quick'", "cpu, paper"]),
+        (["costs"], ["no estimate for the profile 'quick'", "cpu, gpu, paper"]),
         (["tables", "--only", "tabel1"], ["unknown page 'tabel1'", "did you mean 'table1'"]),
         (["tables", "--jobs", "0"], ["JOBS is 0", "1 or more"]),
         (["tables", "--jobs", "1", "--gpus", "-1"], ["GPUS is -1", "1 or more"]),

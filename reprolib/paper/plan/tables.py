@@ -110,7 +110,7 @@ class Page(Record):
     transfer_from: str | None = None  # column whose network's adversarial images the others are shown
     follows_epochs: bool = False  # whether fine-tuned networks are looked at along the epochs
     claims: list[Answer] = []
-    in_readme: bool = True  # whether the README's status shows it
+    in_status: bool = True  # whether docs/status.md shows it
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Page:

@@ -1,4 +1,4 @@
-"""What a reader sees: tables, pictures, pages, the README's status; and all that a notebook calls, under one name."""
+"""What a reader sees: tables, pictures, pages, the status; and all that a notebook calls, under one name."""
 
 from reprolib.paper.judge import scoreboard, verdict_counts
 from reprolib.paper.show.gallery import plot_operations, plot_pipeline
@@ -13,7 +13,7 @@ from reprolib.paper.show.lists import (
 from reprolib.paper.show.notebook import display, heading, outline, picture, publish, show
 from reprolib.paper.show.pages import banner, page_text, save_page, scale, source_line
 from reprolib.paper.show.pictures import PALETTE, plot_attacks, plot_epochs, plot_given, plot_scoreboard, style
-from reprolib.paper.show.readme import readme_text, write_readme
+from reprolib.paper.show.status import status_text, write_status
 from reprolib.paper.show.study import plot_losses, plot_optimizers, plot_saturation, plot_sweep
 from reprolib.paper.show.tables import (
     claims_table,
@@ -59,15 +59,15 @@ __all__ = [
     "plot_scoreboard",
     "plot_sweep",
     "publish",
-    "readme_text",
     "save_page",
     "scale",
     "scoreboard",
     "show",
     "source_line",
+    "status_text",
     "style",
     "summary",
     "table",
     "verdict_counts",
-    "write_readme",
+    "write_status",
 ]

@@ -38,6 +38,7 @@ from peers import (
     torchattacks_restarts,
     torchvision_patches,
 )
+from quick import jobs as quick
 from timing import race
 from torch import Tensor, nn
 
@@ -381,6 +382,7 @@ JOBS = {
     "compilation": _compilation,
     "restarts": _restarts,
     "autoattack": _autoattack,
+    "cascade": lambda images, rounds: quick(images),  # minutes each, so one round
     "precision": _precision,
     "operations": lambda images, rounds: operations(images(20_000), rounds),
     "epoch": lambda images, rounds: [epoch(rounds)],

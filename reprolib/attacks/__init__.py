@@ -1,6 +1,6 @@
 """Attacks: `attacks.pgd(net, eps=8/255, alpha=2/255, steps=40, restarts=10)(images, labels)` -> adversarial images.
 
-`linf` (FGSM, IFGSM, PGD) and `autoattack`. Beneath them `slots`, the engine,
+`linf` (FGSM, IFGSM, PGD), `autoattack` and `cascade`, its quick stand-in. Beneath them `slots`, the engine,
 asks a `network` and checks `inputs`. A new attack is a file that lists its constructors in `ATTACKS`: each takes a
 network, its own numbers, and loss, decision and seed by name, and makes a frozen dataclass like `LinfAttack`, with
 `runs` (that an image may have), `run` and `__call__`.
@@ -13,6 +13,7 @@ from typing import Any
 
 # isort: off
 from reprolib.attacks.autoattack import STANDARD, AutoAttack, part_of  # noqa: F401  # the room offers what it imports
+from reprolib.attacks.cascade import Cascade, cascade  # noqa: F401
 from reprolib.attacks.inputs import check_images  # noqa: F401
 from reprolib.attacks.linf import LinfAttack, fgsm, ifgsm, pgd  # noqa: F401
 from reprolib.attacks.network import BPDA, LOSSES, NOISE, Gradients, Probabilities, loss_per_image  # noqa: F401

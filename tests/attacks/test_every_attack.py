@@ -20,6 +20,7 @@ EVERY = {
     "pgd": {"eps": EPS / 2, "alpha": 0.01, "steps": 4, "restarts": 3, "seed": 2},
     "autoattack": {"eps": EPS / 2, "steps": 4, "seed": 1},
     "square": {"eps": EPS, "steps": 2, "seed": 1},
+    "cascade": {"eps": EPS / 2, "seed": 1},
 }
 WITHOUT_GRADIENT = {"square"}
 COUNT = 16
@@ -47,7 +48,7 @@ def made(name: str, model: nn.Module, **changes):
 
 
 def decisions(name: str, net: nn.Module) -> list[str]:
-    return ["any"] if made(name, net).__class__ is attacks.AutoAttack else ["any", "last"]
+    return ["any", "last"] if isinstance(made(name, net), attacks.LinfAttack) else ["any"]
 
 
 # --- what it finds ---

@@ -34,6 +34,7 @@ SUSTAINED = {"cpu": (0.1e12, "0.1 TFLOP/s of two cores"), "gpu": GPU, "paper": G
 ATTACK_STEP = 2  # in forward passes
 SQUARE = 50 // 2  # steps' worth of queries for each step of the attack; a query is half a step
 AUTOATTACK = 1 + 9 + 9 + SQUARE  # APGD-CE, and towards each of nine classes APGD-T and FAB-T
+CASCADE = 2 * 21 + 9 + 11 * 101  # two short PGDs, the order of nine classes, and eleven runs if none is given up
 
 
 def page(profile: str, only: str = "") -> str:
@@ -118,6 +119,8 @@ def steps(evaluation: Evaluation) -> tuple[int, int]:
     attack = evaluation.attack
     if attack.name in ("autoattack", "square"):
         return 1, attack.get("steps") * (AUTOATTACK if attack.name == "autoattack" else SQUARE)
+    if attack.name == "cascade":
+        return 1, CASCADE
     run = attack.get("steps", 1) + 1
     waits = evaluation.decision == "last" and evaluation.loss != "probabilities"
     return run if waits else 1, run * max(attack.get("restarts", 0), 1)

@@ -64,7 +64,7 @@ def steps():
     handle.remove()
 
 
-TOY_EPS = 0.1  # radius at which the brittle network keeps nothing and the sturdy one three quarters
+TOY_EPS = 0.1  # radius at which the brittle network keeps nothing and the sturdy one more than half
 
 
 def toy_task(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,60 +1,80 @@
-"""Health checks of a robustness claim: is the accuracy that an attack leaves what remains, or is the attack at fault?
+"""The doctor: what does a network keep, as far as anyone can find, and what is a claim about it worth?
 
-The checks are those that the literature asks for, gathered under the ids D0, D1, ...: Carlini et al. 2019 (advice on
-evaluations), Athalye et al. 2018 (obfuscated gradients), Croce and Hein 2020 (AutoAttack), Pintor et al. 2022
-(indicators of attack failure), Tramer et al. 2020 (adaptive attacks). Two of the list are left out: D16, the unit test
-of Zimmermann et al. 2022, needs a network's features; D17, a robust network that has to pass, tests this module."""
+What is asked is what the literature asks for: Carlini et al. 2019 (advice on evaluations), Athalye et al. 2018
+(obfuscated gradients), Croce and Hein 2020 (AutoAttack), Pintor et al. 2022 (indicators of attack failure), Tramer et
+al. 2020 (adaptive attacks). Sizes of gradients are never compared, as they depend on the logits' unit.
 
-from dataclasses import dataclass
+`answers`: is there anything to attack? `case`: the attacks, each on what the others left. `verdict`, `report`: the
+two answers in words."""
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from reprolib.attacks import LinfAttack, check_images, untouched
+from reprolib.attacks.network import answer
+from reprolib.diagnostics.answers import why_not_judged
 from reprolib.diagnostics.case import Case, Make
-from reprolib.diagnostics.checks import CHECKS, MEANINGS, Row
-from reprolib.diagnostics.verdict import VERDICTS, judge
+from reprolib.diagnostics.report import Report, refused, reported
+from reprolib.diagnostics.verdict import VERDICTS
 
 __all__ = ["VERDICTS", "Report", "check"]
 
 
-@dataclass(frozen=True)
-class Report:
-    """What `check` found.
-
-    table: a row per check with columns `check` (its id and name), `measured` (float; NaN where not applicable),
-        `threshold` (text, with the unit of `measured`), `passed` (True, False, None where not applicable), `meaning`.
-    """
-
-    table: pd.DataFrame
-    verdict: str  # one of VERDICTS; "robust" says that more is left than of the parent, beyond chance, not how much
-    reason: str  # one sentence, with the checks that decided
-
-
 def check(
-    model: nn.Module, parent: nn.Module | None, data: tuple[Tensor, Tensor], attack: Make, *, draws: int = 100
+    model: nn.Module,
+    parent: nn.Module | None,
+    data: tuple[Tensor, Tensor],
+    attack: Make,
+    *,
+    draws: int = 100,
+    progress: bool = True,
 ) -> Report:
     """Examine the claim that `model` keeps the accuracy which an attack leaves it.
 
-    An image counts as robust under the claim if `attack`, with its own loss and decision rule, leaves it correct. Most
-    checks look for claimed images that something else breaks within the same ball: each point found there is a point
-    by which the claim is too high. Attacks run on the images for which their answer is still open, so networks that
-    are not robust cost little; one that is costs 15 to 20 times a claimed PGD of 100 steps and 10 restarts.
+    An image counts as robust under the claim if `attack`, with its own loss and decision rule, leaves it correct. What
+    it leaves is attacked quickly, then by AutoAttack, noise and what fools the parent, each on what still stands: a
+    network that falls costs little more than the claimed attack, one that stands that and AutoAttack.
+
+    A claim is "right" (to a point), "too high", "about nothing" (a classifier at chance, nothing claimed), or "not
+    judged": answers that are noise or depend on the batch, fewer than 50 images, gradients that nobody can follow.
 
     Args:
-        model: classifier of at least 4 classes, images float32 [B, C, H, W] in [0, 1] -> logits [B, K].
-        parent: the undefended network with the same classes, or None: then checks that compare with it do not apply.
+        model: classifier of 4 classes or more, images float32 [B, C, H, W] in [0, 1] -> logits [B, K].
+            Probabilities will do as well.
+        parent: the undefended network with the same classes, or None: then nothing is carried over from it.
         data: images float32 [n, C, H, W] in [0, 1] and labels int64 [n], on the networks' device; 1000 if possible.
         attack: makes the attack whose robust accuracy is claimed from a network, for example
             functools.partial(pgd, eps=0.3, alpha=0.01, steps=100, restarts=10, loss="logits", decision="last").
-        draws: random points of the ball for each image.
-    Raises ValueError: no images, fewer than 4 classes, an attack that is none or has radius 0, and what attacks raise.
+        draws: random points of the ball for each image. progress: show a bar.
+    Raises ValueError: no images, fewer than 4 classes, a parent with other classes, an attack that is none or has
+        radius 0, and what attacks raise, but for networks without a gradient.
     The networks' modes, their gradients and the global random numbers are left untouched, also after an exception."""
     images, labels = data
     if len(images) == 0:
         raise ValueError("there are no images to check the claim on")
     check_images(images, labels)
+    made = _made(attack, model)
+    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []), untouched(model, parent or model):
+        case = Case(model, parent, images.detach(), labels, made, draws)
+        classes, parents = case.logits.shape[1], answer(parent or model, case.images[:2]).shape[1]
+        if classes < 4:
+            raise ValueError(f"the network has {classes} classes; AutoAttack's targeted parts need 4 or more")
+        if classes != parents:
+            hint = "give the network that it was made from, or None"
+            raise ValueError(f"the parent has {parents} classes and the network {classes}; {hint}")
+        if why := why_not_judged(model, case.images, case.logits):
+            return refused(why)
+        with tqdm(case.stages().items(), unit="stage", disable=not progress) as bar:
+            for name, stage in bar:
+                bar.set_description(name)
+                case.tell = bar.set_postfix_str
+                stage()
+    return reported(case)
+
+
+def _made(attack: Make, model: nn.Module) -> LinfAttack:
+    """The claimed attack on the network."""
     makes = callable(attack) and not isinstance(attack, LinfAttack)  # which is callable, but with images
     made = attack(model) if makes else attack
     if not (makes and isinstance(made, LinfAttack)):
@@ -63,13 +83,4 @@ def check(
         raise ValueError(f"attack {found} a {type(made).__name__}; expected {expected}")
     if made.eps == 0:
         raise ValueError("the attack's eps is 0, which claims nothing but the clean accuracy")
-    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []), untouched(model, parent or model):
-        classes = model(images[:1]).shape[1]
-        if classes < 4:
-            raise ValueError(f"the network has {classes} classes; AutoAttack's targeted parts need 4 or more")
-        case = Case(model, parent, images.detach(), labels, attack, draws)
-        rows = [Row(name, *measured(case), MEANINGS[name]) for name, measured in CHECKS.items()]
-        verdict, reason = judge(rows, case)
-    table = pd.DataFrame(rows, columns=Row._fields).astype({"measured": float})
-    # left alone, pandas makes different types of True, False and None, depending on which of them are there
-    return Report(table.assign(passed=pd.Series([row.passed for row in rows], dtype=object)), verdict, reason)
+    return made

@@ -1,9 +1,7 @@
-"""A claim under examination: every attack on it that a check asks about, run at most once."""
+"""A claim under examination: which images it calls robust, which still stand, and what broke the others first."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
-from math import nan
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,169 +9,156 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reprolib import attacks, streams
-from reprolib.attacks import AutoAttack, LinfAttack
+from reprolib.attacks import AttackResult, AutoAttack, LinfAttack
+from reprolib.attacks.slots import begun
+from reprolib.diagnostics.answers import LogProbabilities, are_probabilities, gradient_of, logits_of
 
-BATCH = 256  # images that go through the network together
+FEW = 0.01  # of the images: with no more than so many standing, AutoAttack can hardly change the answer
+ENOUGH = 50  # images, below which an interval says next to nothing: 14 points each way at best
+WIDE = (0.5, 1.0)  # radii at which each image can be made the same grey one, and any other image (Carlini)
+QUICK, HALF = "the quick evaluation", "the quick evaluation within half the radius"
+CLAIM = "the claimed attack"
+WHITE, SQUARE = "AutoAttack's APGD and FAB", "its Square"
+NOISE, PARENT = "random noise", "images made to fool its parent"
 Make = Callable[[nn.Module], LinfAttack]  # the attack on a network
-GREY, ANY = 0.5, 1.0  # radii at which every image can be made the same grey one, and any other image (Carlini)
+
+
+def share(mask: Tensor) -> float:
+    """In percent."""
+    return 100 * int(mask.sum()) / len(mask)
+
+
+def more_than_few(mask: Tensor) -> bool:
+    """One image is few, of however few."""
+    return int(mask.sum()) > max(FEW * len(mask), 1)
 
 
 @dataclass
 class Case:
-    """A claim under examination, and what was found out about it; each attack runs once, when it is first asked for.
-
-    Masks are bool [n], a row per image. `claimed` are the rows that the claim calls robust; `broken_by_...` those of
-    them for which another attack in the same ball found an adversarial image, any iterate counting. What asks about the
-    parent is None where there is none."""
+    """Masks are bool [n], a row per image. `broken`: an attack's name -> the images that it was the first to break, any
+    iterate counting. What asks about a gradient is all False where there is none."""
 
     model: nn.Module
     parent: nn.Module | None
     images: Tensor
     labels: Tensor
-    make: Make
+    attack: LinfAttack
     draws: int
+    broken: dict[str, Tensor] = field(default_factory=dict)
+    parent_keeps: Tensor | None = None  # this and the next: bool [asked]
+    survive_parents: Tensor | None = None
+    tell: Callable[[str], object] = str  # how many stand, now and then
 
-    @cached_property
-    def attack(self) -> LinfAttack:
-        return self.make(self.model)
+    def __post_init__(self) -> None:
+        self.ids = self.asked = torch.arange(len(self.labels), device=self.labels.device)  # asked: of the claim
+        self.correct = begun(self.attack, self.model, self.images, self.labels, self.ids, None)[3].correct
+        self.claimed = self.never_wrong = self.standing = self.correct  # which is the claim of an attack that can't run
+        self.none = self.nan = self.flat = self.claim_flat = torch.zeros_like(self.correct)
+        self.leads_nowhere = self.by_loss = self.by_steps = self.none
+        self.logits = logits_of(self.model, self.images)
+        self.probabilities = are_probabilities(self.logits)
+        self.network = LogProbabilities(self.model) if self.probabilities else self.model
+        self.has_gradient = self.claim_runs = False
+        self.cosine = float("nan")  # of the gradients at an image and at a point near it, on average
 
-    @cached_property
-    def result(self) -> attacks.AttackResult:
-        return self.attack.run(self.images, self.labels)
+    def rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return self.images[rows], self.labels[rows]
 
     @property
-    def claimed(self) -> Tensor:
-        return self.result.robust(self.attack.decision)
+    def lost(self) -> Tensor:
+        """What the claim calls robust, and is not."""
+        return self.claimed & ~self.standing
 
-    @property
-    def never_wrong(self) -> Tensor:
-        """Claimed rows of which the claimed attack saw no misclassified iterate either."""
-        return self.result.robust("any")
+    def stages(self) -> dict[str, Callable[[], None]]:
+        """What is done, in this order, each on what stands then: what needs no gradient last, as only what it alone
+        breaks is masked."""
+        return {
+            "gradients": self.look_at_gradients,
+            QUICK: lambda: self.try_attack(QUICK, attacks.cascade(self.network, self.attack.eps)),
+            CLAIM: self.run_claim,
+            HALF: lambda: self.try_attack(HALF, attacks.cascade(self.network, self.attack.eps / 2)),
+            "AutoAttack": self.try_autoattack,
+            NOISE: self.try_noise,
+            PARENT: self.transfer_from_parent,
+            "wider radii": self.look_at_wider_radii,
+            "reasons": self.find_reasons,
+        }
 
-    def lost(self, survive: Tensor | None) -> Tensor | None:
-        """Claimed rows that do not survive."""
-        return None if survive is None else self.claimed & ~survive
+    def look_at_gradients(self) -> None:
+        claim = gradient_of(self.attack.model, self.images, self.labels, self.attack.loss)
+        u = 2 * streams.uniform(0, self.ids, 2 * attacks.NOISE, self.images.shape[1:]) - 1
+        near = (self.images + u * self.attack.eps).clamp(0, 1)
+        here, there = (gradient_of(self.network, images, self.labels, "margin") for images in (self.images, near))
+        self.claim_runs, self.has_gradient = claim is not None, here is not None
+        if claim is not None:
+            self.claim_flat, self.nan = (claim == 0).all(1), ~claim.isfinite().all(1)
+        if here is not None and there is not None:
+            self.flat, self.nan = (here == 0).all(1), self.nan | ~here.isfinite().all(1)
+            self.cosine = float(F.cosine_similarity(here, there)[self.correct & ~self.nan].mean())
 
-    @cached_property
-    def parent_keeps(self) -> Tensor | None:
-        attack = None if self.parent is None else self.make(self.parent)
-        return None if attack is None else attack.run(self.images, self.labels).robust(attack.decision)
+    def run_claim(self) -> None:
+        """Where the network keeps next to nothing, fewer images are enough to say how much too high the claim is."""
+        if not more_than_few(self.standing):
+            self.asked = self.ids[:: max(len(self.ids) // ENOUGH, 1)]
+        if self.claim_runs:
+            result = self.attack.run(*self.rows(self.asked), self.asked, save=self.tell_standing)
+            self.claimed = self.none.index_fill(0, self.asked[result.robust(self.attack.decision)], True)
+            self.note(CLAIM, self.asked, result.robust("any"))
+            self.never_wrong = self.none.index_fill(0, self.asked[result.robust("any")], True)
 
-    @cached_property
-    def survives_transfer(self) -> Tensor | None:
-        """Correct on the clean image and on the one that breaks the parent."""
-        if self.parent is None:
-            return None
-        crafted = replace(self.make(self.parent), loss="margin", decision="last")
-        return attacks.transfer(self.model, crafted, self.images, self.labels)
+    def transfer_from_parent(self) -> None:
+        """Ten steps up the parent's margin, to the last: what has just crossed one boundary seldom crosses another."""
+        images, labels = self.rows(self.asked)
+        if self.parent is None or gradient_of(self.parent, images[:1], labels[:1], "margin") is None:
+            return
+        crafted = attacks.pgd(self.parent, self.attack.eps, self.attack.eps / 4, 10, 1, decision="last")
+        result = crafted.run(images, labels, self.asked)
+        right = attacks.is_right(self.model, result.adversarial, labels)
+        self.parent_keeps, self.survive_parents = result.robust("any"), right & self.correct[self.asked]
+        self.note(PARENT, self.asked, right)
 
-    @cached_property
-    def survives_noise(self) -> Tensor:
-        return attacks.random_noise(self.model, self.images, self.labels, self.attack.eps, self.draws)
+    def try_attack(self, name: str, attack: Any, by_gradient: bool = True) -> None:
+        if self.has_gradient or not by_gradient:
+            self.note(name, self.ids, ~self.breaks(attack, self.standing))
 
-    def gradients(self, network: nn.Module, images: Tensor) -> Tensor:
-        """Of the claimed loss, float [n, C*H*W]."""
-        attack, found = self.make(network), []
-        for some, truth in zip(images.split(BATCH), self.labels.split(BATCH), strict=True):
-            x = some.clone().requires_grad_()
-            found += torch.autograd.grad(attacks.loss_per_image(attack.model(x), truth, attack.loss).sum(), x)
-        return torch.cat(found).flatten(1)
+    def try_noise(self) -> None:
+        rows = self.standing.nonzero().squeeze(1)
+        self.note(NOISE, rows, attacks.random_noise(self.model, *self.rows(rows), self.attack.eps, self.draws))
 
-    def alignment(self, network: nn.Module) -> float:
-        """Mean cosine between a correct image's gradient and that at a random point of the ball; 0 where one is 0."""
-        rows = torch.arange(len(self.images), device=self.images.device)
-        u = streams.uniform(0, rows, 2 * attacks.NOISE, self.images.shape[1:])
-        near = (self.images + (2 * u - 1) * self.attack.eps).clamp(0, 1)
-        cosines = F.cosine_similarity(self.gradients(network, self.images), self.gradients(network, near))
-        return float(cosines[attacks.is_right(network, self.images, self.labels)].mean())
-
-    def of_parents(self, measure: Callable[[nn.Module], float]) -> float:
-        """What is measured on the network as a multiple of the same on the parent; NaN where there is none of it."""
-        parent = nan if self.parent is None else measure(self.parent)
-        return measure(self.model) / parent if parent > 0 else nan
-
-    def _broken(self, attack: LinfAttack | AutoAttack, among: Tensor) -> Tensor:
+    def breaks(self, attack: Any, among: Tensor) -> Tensor:
         """The rows of `among` that an attack breaks. They keep their ids, and with them their random starts."""
-        rows, broken = among.nonzero().squeeze(1), torch.zeros_like(among)
+        rows, broken = among.nonzero().squeeze(1), self.none.clone()
         if len(rows):
-            broken[rows] = ~attack.run(self.images[rows], self.labels[rows], rows).robust()
+            broken[rows] = ~attack.run(*self.rows(rows), rows, save=self.tell_standing).robust()
         return broken
 
-    def _broken_by(self, **changes: Any) -> Tensor:
-        """The rows that the claimed attack never saw misclassified and that it breaks with these changes."""
-        return self._broken(replace(self.attack, decision="any", **changes), self.never_wrong)
+    def tell_standing(self, result: AttackResult) -> None:
+        self.tell(f"{int(result.robust().sum())} of {len(result.correct)} images stand")
 
-    @cached_property
-    def left_by_other_losses(self) -> list[Tensor]:
-        margin = replace(self.attack, decision="any", loss="margin")
-        rescaled = replace(margin, loss="logits", model=Rescaled(self.attack.model))
-        return [attack.run(self.images, self.labels).robust() for attack in (margin, rescaled)]
+    def note(self, name: str, rows: Tensor, survive: Tensor) -> None:
+        stand = self.standing.clone()
+        stand[rows] &= survive
+        self.broken[name], self.standing = self.standing & ~stand, stand
 
-    @cached_property
-    def broken_by_one_step(self) -> Tensor:
-        return self._broken(attacks.fgsm(self.attack.model, self.attack.eps, loss=self.attack.loss), self.claimed)
+    def try_autoattack(self) -> None:
+        if more_than_few(self.standing):
+            white = tuple(name for name in attacks.STANDARD if name != "Square")
+            self.try_attack(WHITE, AutoAttack(self.network, self.attack.eps, parts=white))
+            self.try_attack(SQUARE, AutoAttack(self.network, self.attack.eps, parts=("Square",)), by_gradient=False)
 
-    @cached_property
-    def broken_by_more_steps(self) -> Tensor:
-        steps, eps = self.attack.steps, self.attack.eps
-        return self._broken_by(**({"steps": 10, "alpha": eps / 4} if steps <= 1 else {"steps": 2 * steps}))
+    def look_at_wider_radii(self) -> None:
+        """No random start: one so wide destroys the images, and says nothing about where gradients lead. Images without
+        a gradient are blind spots, and none of these."""
+        for radius in WIDE if self.has_gradient else ():
+            among = self.standing & ~self.flat & ~self.nan
+            left = among & ~self.breaks(attacks.ifgsm(self.network, radius, radius / 40, 100), among)
+            self.leads_nowhere = left if left.sum() > self.leads_nowhere.sum() else self.leads_nowhere
 
-    @cached_property
-    def broken_by_more_restarts(self) -> Tensor:
-        return self._broken_by(restarts=self.attack.runs, seed=self.attack.seed + 1)
-
-    @cached_property
-    def broken_by_step_sizes(self) -> list[Tensor]:
-        """For eps/10, eps/4 and 2.5 eps/steps (Madry); for none if there is one step, which is eps by definition."""
-        sizes = (0.1, 0.25, 2.5 / self.attack.steps) if self.attack.steps > 1 else ()
-        return [self._broken_by(alpha=self.attack.eps * size) for size in sizes]
-
-    @cached_property
-    def broken_by_squares(self) -> Tensor:
-        return self._broken(AutoAttack(self.model, self.attack.eps, parts=("Square",)), self.claimed)
-
-    @cached_property
-    def broken_by_autoattack(self) -> Tensor:
-        """Square has had its turn, so that only the other parts are due, and only on what Square left."""
-        parts = tuple(name for name in attacks.STANDARD if name != "Square")
-        left = self.claimed & ~self.broken_by_squares
-        return self.broken_by_squares | self._broken(AutoAttack(self.model, self.attack.eps, parts=parts), left)
-
-    @cached_property
-    def curve(self) -> dict[float, Tensor]:
-        """Radius -> rows that the claimed attack leaves, its step scaled with the radius; radii ascending."""
-        left, eps = {}, self.attack.eps
-        for radius in sorted({radius for radius in (eps / 4, eps / 2, eps, 2 * eps, GREY, ANY) if radius <= ANY}):
-            attack = replace(self.attack, eps=radius, alpha=self.attack.alpha * radius / eps)
-            ran = self.result if radius == eps else attack.run(self.images, self.labels)
-            left[radius] = ran.robust(attack.decision)
-        return left
-
-    @property
-    def sound(self) -> Tensor:
-        """Rows that survive everything that was tried in the ball."""
-        survive = [self.never_wrong, self.survives_noise, self.survives_transfer, *self.left_by_other_losses]
-        broken = [self.broken_by_one_step, self.broken_by_more_steps, self.broken_by_more_restarts]
-        broken += [self.broken_by_autoattack, *self.broken_by_step_sizes]
-        return torch.stack([mask for mask in survive if mask is not None] + [~mask for mask in broken]).all(0)
-
-
-class Rescaled(nn.Module):
-    """Logits divided, image by image, by the gap between the two largest: cross-entropy of them cannot saturate.
-    The gap counts as a constant, so that the gradient is that of the logits, in another unit."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits = self.model(images)
-        shifted = logits - logits.amax(1, keepdim=True).detach()
-        first, second = shifted.detach().topk(2, 1).values.split(1, 1)
-        smallest = 1e-6 * shifted.detach().abs().amax(1, keepdim=True) + 1e-12  # two equal logits have no gap
-        return shifted / torch.maximum(first - second, smallest)
-
-
-def percent(mask: Tensor | None) -> float:
-    """Share of the rows that are set, in percent; of no mask 0."""
-    return 0.0 if mask is None else 100 * float(mask.double().mean())
+    def find_reasons(self) -> None:
+        """Of what the claim lost, what the claimed attack finds in one run with another loss, or with other steps."""
+        one = replace(self.attack, decision="any", restarts=min(self.attack.restarts, 1), seed=self.attack.seed + 1)
+        among = self.lost & ~self.claim_flat & ~self.nan if self.claim_runs else self.none
+        for loss in {"margin", "logits"} - {one.loss}:
+            self.by_loss = self.by_loss | self.breaks(replace(one, loss=loss), among & ~self.by_loss)
+        longer = replace(one, alpha=one.eps / 4, steps=max(10, 2 * one.steps))
+        self.by_steps = self.breaks(longer, among & ~self.by_loss)

@@ -1,43 +1,123 @@
-"""What the checks add up to: a verdict and the sentence that says why."""
+"""What was found, as the two answers: what the network keeps, and what the claim is worth."""
 
 import math
 
-from reprolib.diagnostics.case import Case, percent
-from reprolib.diagnostics.checks import STANDARD_ERRORS, Row
+from torch import Tensor
 
-VERDICTS = ("robust", "masked gradients", "robust only to transfer", "attack too weak", "not robust")
-TRANSFER_ONLY = 10.0  # points between accuracy on the parent's images and sound accuracy (Athalye)
+from reprolib.diagnostics.case import ENOUGH, HALF, NOISE, PARENT, SQUARE, Case, more_than_few, share
 
-# What a failing check means; the first line with one of them decides, and checks in no line inform only. "Too high" is
-# no verdict yet: where most of the claim survives everything, the network is robust and the attack fell short
-# (cross-entropy on a sound network, FGSM); where most of it is gone, its robustness was masking.
-DECIDING = (
-    ("masked gradients", ("D1", "D2")),  # nothing to go by, which no strength mends; saturation can fail D0 as well
-    ("attack too weak", ("D0",)),  # it does not even break a network that nobody defended
-    ("too high", ("D3",)),  # another loss finds more with the same budget, so strength is not the matter
-    ("attack too weak", ("D5", "D7")),  # more of it finds more; short of steps, it loses to those below as well
-    ("too high", ("D4", "D9", "D10", "D11", "D14")),
-)
-MOST_OF_IT = 0.5  # of a claim that is too high (ours)
+VERDICTS = ("right", "too high", "about nothing", "not judged")  # what a claim is worth
+STANDARD_ERRORS = 3  # above chance
 
 
-def judge(rows: list[Row], case: Case) -> tuple[str, str]:
-    """The verdict, one of VERDICTS, and the sentence."""
-    claimed, left = percent(case.claimed), percent(case.sound)
-    survive = f"{left:.1f} % survive everything tried"
-    for verdict, ids in DECIDING:
-        failed = [row.check for row in rows if row.check.split()[0] in ids and row.passed is False]
-        if failed:
-            if verdict == "too high":
-                verdict = "attack too weak" if left >= MOST_OF_IT * claimed else "masked gradients"
-            fail = "fails" if len(failed) == 1 else "fail"
-            return verdict, f"{' and '.join(failed)} {fail}: {claimed:.1f} % are claimed and {survive}."
-    # the claim stands: is what is left more than what the parent keeps, and if not, does it withstand transfer?
-    base, moved = percent(case.parent_keeps), percent(case.survives_transfer)
-    standard_error = math.sqrt((left * (100 - left) + base * (100 - base)) / len(case.labels))
-    robust = left - base > STANDARD_ERRORS * standard_error
-    if not robust and moved - left > TRANSFER_ONLY:
-        return "robust only to transfer", f"{moved:.1f} % survive what breaks the parent (D10), but only {survive}."
-    against = f"against {base:.1f} % that the claimed attack leaves of the parent"
-    against = "with no parent to compare with" if case.parent is None else against
-    return "robust" if robust else "not robust", f"No check fails that decides, and {survive}, {against}."
+def wilson(count: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share, in percent (Wilson 1927)."""
+    z2, p = 1.96**2, count / n
+    centre, half = p + z2 / (2 * n), math.sqrt(z2 * p * (1 - p) / n + z2**2 / (4 * n**2))
+    low, high = ((centre + sign * half) / (1 + z2 / n) for sign in (-1, 1))
+    return 100 * min(max(low, 0.0), p), 100 * max(high, p)  # rounding must not put the share outside
+
+
+def chance(case: Case) -> tuple[float, float]:
+    """What always naming the commonest class gets right, in percent, and what is too much for that."""
+    n = len(case.labels)
+    share = int(case.labels.bincount().max()) / n
+    return 100 * share, 100 * (share + STANDARD_ERRORS * math.sqrt(share * (1 - share) / n))
+
+
+def what_it_keeps(case: Case) -> str:
+    n, (low, high) = len(case.labels), wilson(int(case.standing.sum()), len(case.labels))
+    kept, clean = f"{share(case.standing):.1f} % of {n} images", f"{share(case.correct):.1f} %"
+    text = (
+        f"The network keeps {'at most ' if unsure(case) else ''}{kept} within eps {case.attack.eps:.4g} (95 % interval "
+    )
+    text += f"{low:.1f} to {high:.1f} %); unattacked it is right on {clean}. "
+    *tried, last = case.broken
+    needed = f"So many stand after {', '.join(tried)} and {last}."
+    text += needed if SQUARE in case.broken else "So few stand that AutoAttack was not needed."
+    if case.parent_keeps is not None and case.survive_parents is not None:
+        text += f" Its parent keeps {share(case.parent_keeps):.1f} % under ten steps of PGD; on the images that these "
+        text += f"made for the parent, this network is right in {share(case.survive_parents):.1f} %."
+    elif case.parent is not None:
+        text += " Its parent gives no gradient, so nothing was carried over from it."
+    return text
+
+
+def notes(case: Case) -> list[str]:
+    """What a reader should know whatever the answers."""
+    said = []
+    if case.probabilities:
+        said.append("Its outputs are probabilities; their logarithms were attacked, which are as good as logits.")
+    if not case.has_gradient:
+        without = "only attacks without one could try: Square, noise, and images made to fool its parent"
+        said.append(f"The network gives no gradient with respect to its input, so {without}.")
+    for value, mask in (("NaN, which attacks take for 0", case.nan), ("0", case.flat & ~case.nan)):
+        if (mask & case.correct).any():
+            said.append(f"At {share(mask & case.correct):.1f} % of the images the gradient is {value}.")
+    return said
+
+
+def unsure(case: Case) -> str:
+    """Why nobody can say that what stands is robust, with the remedy; "" where one can."""
+    limit = chance(case)[1]
+    if not case.standing.any():
+        return ""
+    if not case.has_gradient:
+        remedy = "go around what takes it away with attacks.BPDA(transform, model), and hand that in"
+        return f"the network gives no gradient with respect to its input; {remedy}"
+    if more_than_few(case.nan & case.standing):
+        remedy = "look for a root or a logarithm of 0 in the network, and add a small constant"
+        return f"the gradient is NaN at {share(case.nan & case.standing):.1f} % of the images; {remedy}"
+    if share(case.leads_nowhere) > limit:
+        remedy = "hand in as parent the network without what bends its gradients, or go around that with attacks.BPDA"
+        left = f"they leave {share(case.leads_nowhere):.1f} % at radius 0.5 or more, where {limit:.1f} % can be left"
+        return f"its gradients lead nowhere ({left}; mean cosine with those nearby {case.cosine:.2f}); {remedy}"
+    return ""
+
+
+def reasons(case: Case) -> list[tuple[Tensor, str]]:
+    """Each with the lost images that it explains; the first that fits counts."""
+    square, noise, parent, half = (case.broken.get(name, case.none) for name in (SQUARE, NOISE, PARENT, HALF))
+    blocked = case.none if case.claim_runs else ~case.none
+    masked = "its gradients are masked: "
+    return [
+        (blocked, masked + "it gives no gradient that the claimed attack could follow"),
+        (case.nan, masked + "they are NaN there"),
+        (case.claim_flat & ~case.flat, masked + "the claimed loss saturates, so that its gradient is 0 there"),
+        (case.claim_flat, masked + "the network's gradient is 0 there"),
+        (case.claimed & ~case.never_wrong, "an earlier iterate of the claimed attack had fooled the network"),
+        (case.by_loss, "another loss finds more in as many steps"),
+        (case.by_steps, "the same loss finds more with other or twice the steps"),
+        (
+            square | noise | parent,
+            masked + "what finds more needs none (noise, Square, images made to fool its parent)",
+        ),
+        (half, masked + "more is found within half the radius"),
+        (~case.none, "stronger attacks find more (the quick evaluation, AutoAttack)"),
+    ]
+
+
+def judge(case: Case) -> tuple[str, str]:
+    """One of VERDICTS, and the sentence that says why."""
+    n, (guess, limit) = len(case.labels), chance(case)
+    claimed, lost = case.claimed[case.asked], case.lost[case.asked]
+    fewer = f" of {len(claimed)} images (more were not asked, as the network keeps next to nothing)"
+    leaves = f"The claimed attack leaves {share(claimed):.1f} %{fewer if len(claimed) < n else ''}"
+    if n < ENOUGH:
+        images = f"{n} image{'s' * (n > 1)}"
+        return "not judged", f"There are too few images: {images}; give {ENOUGH} or more, 1000 if possible."
+    if share(case.correct) <= limit:
+        same = f"Unattacked it is right on {share(case.correct):.1f} %"
+        return "about nothing", f"{same}, no better than always naming the commonest class ({guess:.1f} %)."
+    if not more_than_few(claimed):
+        return "about nothing", f"{leaves}, so there is no robustness to be judged."
+    if more_than_few(lost):
+        left, parts = case.lost, []
+        for mask, why in reasons(case):
+            if (left & mask).any():
+                parts.append(f"{why} ({share((left & mask)[case.asked]):.1f} points)")
+            left = left & ~mask
+        return "too high", f"{leaves}, at least {share(lost):.1f} points too many, because {'; '.join(parts)}."
+    if why := unsure(case):
+        return "not judged", f"{leaves}, and nothing broke more than few of these, but {why}."
+    return "right", f"{leaves}, and {share(case.standing):.1f} % stand whatever was tried."

@@ -1,6 +1,7 @@
 # make tables                 every table and figure, quick profile, no download
 # make tables PROFILE=cpu     the real runs on a workstation; PROFILE=paper for a GPU
 # make tables ONLY=table06    some of them, by the beginnings of their names; DRY_RUN=1 shows the plan and what it may cost
+# make site PROFILE=cpu       results/cpu/index.html, the way to all pages; make tables ends with it
 # make check                  linter, formatter (notebooks too) and type checker; seconds
 # make test                   unit tests, then every notebook against its stored output
 # make bench                  our attacks and training raced against other libraries'; half an hour
@@ -25,10 +26,13 @@ export LOGNAME := $(or $(LOGNAME),$(USER),$(shell id -un 2>/dev/null),nobody)
 export TQDM_MININTERVAL ?= 2
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
 
-.PHONY: tables check test bench lab status
+.PHONY: tables site check test bench lab status
 tables: $(READY)
 	@$(PY) -m reprolib tables --profile "$(PROFILE)" --only "$(ONLY)" --jobs "$(JOBS)" --gpus "$(GPUS)" \
 	  $(if $(filter-out 0 no No NO false False FALSE,$(DRY_RUN)),--dry-run)
+
+site: $(READY)
+	@$(PY) -m reprolib site --profile "$(PROFILE)"
 
 check: $(READY)
 	@$(PY) -m ruff check --quiet

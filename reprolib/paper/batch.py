@@ -23,7 +23,7 @@ def make_tables(profile: str, only: str = "", *, jobs: int, gpus: int | None = N
     can be written.
     """
     notebooks.check_profile(profile)
-    pages = notebooks.wanted(only)
+    notebooks.wanted(only)
     for name, number in (("JOBS", jobs), ("GPUS", gpus)):
         if number is not None and number < 1:
             raise notebooks.UnknownName(f"{name} is {number}; give a number of processes at once, 1 or more")
@@ -32,11 +32,14 @@ def make_tables(profile: str, only: str = "", *, jobs: int, gpus: int | None = N
         if not os.access(folder, os.W_OK | os.X_OK):
             raise files.StoreError(files.unwritable(folder, OSError("no permission")))
     failed = _engine(profile, only, jobs, gpus or jobs, dry_run)
+    if not dry_run:
+        from reprolib.paper.show.site import build_site  # takes seconds to import
+
+        index = build_site(profile)
     if failed:
         print("error: not everything could be made, see above; the same command goes on from here", file=sys.stderr)
     elif not dry_run:
-        first = next((page for page in pages if page.record == notebooks.LAST), pages[0])
-        print(f"Done: results are in {shown(files.RESULTS / profile)}/. Open {shown(first.outputs(profile)[-1])}")
+        print(f"Done: results are in {shown(files.RESULTS / profile)}/. Open {shown(index)}")
     elif profile != "quick":
         from reprolib.paper.run import costs  # takes seconds to import
 

@@ -3,6 +3,7 @@
 python -m reprolib tables --profile cpu --only "table03 table06"   all pages, or those whose names begin so
 python -m reprolib costs --profile paper                           an estimate of the hours that a profile takes
 python -m reprolib publish TABLE NETWORK --profile cpu             a page's networks, into results/cpu/networks
+python -m reprolib site --profile cpu                              results/cpu/index.html, and pages linked with it
 python -m reprolib status                                          docs/status.md, from results/
 python -m reprolib lab                                             JupyterLab on this checkout
 
@@ -72,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     tables.add_argument("--dry-run", action="store_true")
     add("costs", _costs).add_argument("--only", default="")
     add("publish", _publish, "table", "network")
+    add("site", _site)
     add("status", _status)
     add("lab", _lab)
     add("notebook", _notebook, "page")
@@ -105,6 +107,12 @@ def _publish(options: argparse.Namespace) -> None:
 
     for path in run.publish_networks(run.Page(plan.load_plan(options.table, options.network, options.profile))):
         print(files.shown(path))
+
+
+def _site(options: argparse.Namespace) -> None:
+    from reprolib.paper.show.site import build_site
+
+    print(f"Open {files.shown(build_site(options.profile))}")
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import filelock
 import yaml
@@ -31,9 +31,11 @@ from reprolib.paper.parameters import suggest
 if TYPE_CHECKING:
     import nbformat
     from jupyter_client import AsyncKernelManager
+    from nbconvert import HTMLExporter
 
 NOTEBOOKS = ROOT / "notebooks"
 TABLES = ROOT / "params" / "tables"
+TEMPLATES = ROOT / "reprolib" / "paper" / "show" / "templates"
 LAST = "00_scoreboard"  # reads what the others wrote
 SOCKET_PATH = 107  # bytes that a socket's path may have
 SOCKET_NAME = len("/kernel-xxxxxxxx/kernel-5")
@@ -320,10 +322,23 @@ def _page_link(notebook: Path, anchor: str) -> str:
     return f"{pages.get(network, notebook.stem)}.ipynb{'#' * bool(anchor)}{anchor}"
 
 
-def html(notebook: nbformat.NotebookNode, title: str) -> str:
-    """The notebook as one page; links to notebooks beside it lead to their pages."""
+def html(notebook: nbformat.NotebookNode, title: str, site: dict[str, Any] | None = None) -> str:
+    """The notebook as one page, which loads nothing; links to notebooks beside it lead to their pages.
+
+    site: what the page's template says of its neighbours, as show/site.py gives it.
+    """
+    page, _ = _exporter().from_notebook_node(notebook, {"metadata": {"name": title}, "site": site})
+    return re.sub(r'(href="[^":/#]*)\.ipynb(["#])', r"\1.html\2", page)
+
+
+@functools.cache
+def _exporter() -> HTMLExporter:
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
-    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
-    return re.sub(r'(href="[^":/#]*)\.ipynb(["#])', r"\1.html\2", page)
+    return HTMLExporter(
+        extra_template_basedirs=[str(TEMPLATES)],
+        template_name="site",
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        exclude_anchor_links=True,
+    )

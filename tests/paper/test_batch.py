@@ -102,7 +102,10 @@ def steps_in(done: subprocess.CompletedProcess) -> list:
 
 
 def pages(copy: Path, profile: str = "quick") -> list[str]:
-    return sorted(path.name for path in (copy / "results" / profile).glob("[!.]*"))
+    """The files of a profile's pages, without the index that is there after each batch."""
+    names = sorted(path.name for path in (copy / "results" / profile).glob("[!.]*"))
+    names.remove("index.html")
+    return names
 
 
 def files_of(*records: str) -> list[str]:
@@ -164,9 +167,7 @@ def made(copy, tmp_path_factory) -> subprocess.CompletedProcess:
 def test_several_names_select_pages_and_the_end_says_which_to_open(copy, made):
     assert made.returncode == 0, made.stdout + made.stderr
     assert pages(copy) == sorted(f"{name}{suffix}" for name in LISTS for suffix in (".html", ".ipynb", ".json"))
-    assert made.stdout.splitlines()[-1] == (
-        "Done: results are in results/quick/. Open results/quick/00_scoreboard.html"
-    )
+    assert made.stdout.splitlines()[-1] == "Done: results are in results/quick/. Open results/quick/index.html"
     assert not made.stderr, "no word of the engine's, unless something is wrong"
 
 
@@ -218,9 +219,29 @@ def test_a_page_that_fails_keeps_its_record_and_is_made_again(copy, made):
     assert done.returncode != 0
     assert f"error: {source.stem} failed in cell" in done.stderr and "KeyError: 'breadth'" in done.stderr
     assert record.read_bytes() == before and not record.with_suffix(".html").exists()
+    index = record.with_name("index.html").read_text()
+    assert f'href="{source.stem}.failed.ipynb"' in index and 'href="00_scoreboard.html"' in index
     source.write_bytes(kept)
     os.utime(source, (1e9, 1e9))  # that its source is newer is not why it is made again
     assert [step.page for step in steps_in(plan_of(copy, "only=table01"))] == [source.stem]
+
+
+def test_the_site_alone_computes_nothing_and_changes_no_plan(copy, made):
+    """A clone gets the pages of the records that are committed there, which its batch makes by running them."""
+    folder, log = copy / "results" / "quick", (copy / "log").read_bytes()
+    mine, committed = folder / "00_scoreboard.html", folder / "saturation.html"
+    for suffix in (".json", ".ipynb"):
+        shutil.copyfile(mine.with_suffix(suffix), committed.with_suffix(suffix))
+    before = mine.stat().st_mtime_ns
+    done = make(copy, "site")
+    assert (done.returncode, done.stdout) == (0, "Open results/quick/index.html\n"), done.stderr
+    assert mine.stat().st_mtime_ns == before and 'href="index.html"' in mine.read_text()
+    assert 'href="index.html"' in committed.read_text() and (copy / "log").read_bytes() == log
+    assert [step.page for step in steps_in(plan_of(copy, "only=saturation"))] == ["saturation"]
+    committed.touch()
+    assert jobs_in(plan_of(copy, "only=saturation")) == {}, "its time alone tells them apart"
+    for suffix in (".json", ".ipynb", ".html"):
+        committed.with_suffix(suffix).unlink()
 
 
 def test_two_batches_that_make_the_same_page_do_it_one_after_the_other(copy, made):

@@ -35,6 +35,7 @@ TABLE = "table06_fashion_mnist"
         (["notebook", "table1", "--profile", "cpuu"], ["unknown profile 'cpuu'", "did you mean 'cpu'"]),
         (["publish", TABLE, "fmnistconv", "--profile", "qiuck"], ["unknown profile 'qiuck'", "did you mean 'quick'"]),
         (["costs"], ["no estimate for the profile 'quick'", "cpu, gpu, paper"]),
+        (["site", "--profile", "cpuu"], ["unknown profile 'cpuu'", "did you mean 'cpu'"]),
         (["tables", "--only", "tabel1"], ["unknown page 'tabel1'", "did you mean 'table1'"]),
         (["tables", "--jobs", "0"], ["JOBS is 0", "1 or more"]),
         (["tables", "--jobs", "1", "--gpus", "-1"], ["GPUS is -1", "1 or more"]),

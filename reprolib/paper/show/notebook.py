@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -14,6 +15,7 @@ from reprolib.paper import files, run
 from reprolib.paper.plan import Cell, Plan, load_table
 from reprolib.paper.show.pages import page_text, save_page, scale
 from reprolib.paper.show.pictures import png, style
+from reprolib.paper.show.recorded import recorded
 from reprolib.paper.show.selection import main_rows
 from reprolib.paper.show.tables import markdown
 
@@ -66,7 +68,13 @@ def picture(figure: Figure, alt: str, folder: str, name: str) -> None:
 
 
 def publish(page: run.Page, cells: list[Cell]) -> str:
-    """Write the page's record and its Markdown page into results/<folder>; gives the record's name."""
+    """Write the page's record and its Markdown page into results/<folder>; gives the record's name.
+
+    A quick page ends with what a full run found, shown here and written there.
+    """
     plan, made = page.plan, run.provenance(page)
-    save_page(plan.page.record, plan.folder, page_text(cells, plan, made))
+    if full := recorded(plan, Path.cwd()):
+        display(full)
+    text = [page_text(cells, plan, made), recorded(plan, files.RESULTS / plan.folder)]
+    save_page(plan.page.record, plan.folder, "\n\n".join(filter(None, text)))
     return run.write_record(plan.page.record, made, cells).name

@@ -13,7 +13,7 @@ from reprolib.paper.show.tables import epochs_table, given_table, markdown, part
 
 BANNERS = {
     "quick": "**Quick run on a small sample with weak attacks: shows that everything works, says nothing about the "
-    "paper.** No verdict is drawn from it.",
+    "paper.** No verdict is drawn from it; what a full run found stands at the end.",
     "custom": "**Settings differ from every profile: an experiment of your own.** No verdict is drawn from it.",
 }
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from reprolib.paper import files
 from reprolib.paper.judge import scoreboard, verdict_counts
-from reprolib.paper.plan import Amounts, Page, Plan, all_pages, amounts_of, load_profile
+from reprolib.paper.plan import Page, all_pages
 from reprolib.paper.run import Stored, records
 from reprolib.paper.show.pages import tuned
-from reprolib.paper.show.selection import given_rows, page_network
-from reprolib.paper.show.tables import given_table, summary
+from reprolib.paper.show.recorded import plan_of, short_table
+from reprolib.paper.show.selection import page_network
 
 STATUS = files.ROOT / "docs" / "status.md"
 HEAD = """# Status
@@ -45,18 +45,11 @@ def status_text() -> str:
 
 def _page_status(profile: str, page: Page, record: Stored) -> list[str]:
     plan = plan_of(page, profile, record)
-    short = given_table(record.cells, plan) if given_rows(plan) else summary(record.cells, plan)
     return [
         f"**{page.title}** ({page_network(plan)}, [{profile} profile](../results/{profile}/{page.record}.md), "
         f"accuracy in %, {', '.join(filter(None, [f'{plan.size:,} test images', tuned(plan)]))}):",
-        short.to_markdown(index=False, disable_numparse=True),
+        short_table(record, plan).to_markdown(index=False, disable_numparse=True),
     ]
-
-
-def plan_of(page: Page, profile: str, record: Stored) -> Plan:
-    """The plan that made a record, whatever the profile says by now."""
-    usual = amounts_of(page, load_profile(profile)).model_dump()
-    return Plan(page, Amounts(**usual | record.provenance["amounts"]), profile)
 
 
 def write_status() -> None:

@@ -19,7 +19,17 @@ METHOD = [
     {"training"},
     {"diagnostics"},
 ]
-APPARATUS = [{"files", "parameters"}, {"notebooks"}, {"plan"}, {"run"}, {"judge"}, {"show"}, {"batch"}, {"cli"}]
+APPARATUS = [
+    {"files", "parameters"},
+    {"notebooks"},
+    {"plan"},
+    {"run"},
+    {"judge"},
+    {"show"},
+    {"teach"},
+    {"batch"},
+    {"cli"},
+]
 HEIGHT = {room: height for height, rooms in enumerate(METHOD) for room in rooms} | {
     f"paper.{room}": 100 + height for height, rooms in enumerate(APPARATUS) for room in rooms
 }

@@ -19,8 +19,9 @@ from reprolib.paper import notebooks
 
 
 def main(names: list[str]) -> None:
-    pages = [notebooks.find_sheet(name) for name in names] or notebooks.sheets()
-    for path in dict.fromkeys(page.notebook for page in pages):
+    lessons = notebooks.lessons()
+    named = [lessons[name] if name in lessons else notebooks.find_sheet(name).notebook for name in names]
+    for path in dict.fromkeys(named or [*(page.notebook for page in notebooks.sheets()), *lessons.values()]):
         notebook = nbformat.read(path, as_version=4)
         with notebooks.kernel() as kernel:
             resources = {"metadata": {"path": path.parent}}

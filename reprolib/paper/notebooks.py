@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 NOTEBOOKS = ROOT / "notebooks"
 TABLES = ROOT / "params" / "tables"
 TEMPLATES = ROOT / "reprolib" / "paper" / "show" / "templates"
+LESSONS = NOTEBOOKS / "lessons"  # worked through by hand: no pages of the paper, and no records
 LAST = "00_scoreboard"  # reads what the others wrote
 SOCKET_PATH = 107  # bytes that a socket's path may have
 SOCKET_NAME = len("/kernel-xxxxxxxx/kernel-5")
@@ -68,11 +69,16 @@ def sheets() -> list[Sheet]:
     """Everything that notebooks make: a page per network of a declared table, else one of the notebook's own name."""
     found = []
     for path in sorted(NOTEBOOKS.rglob("*.ipynb"), key=lambda path: (path.stem == LAST, path.stem)):
-        if ".ipynb_checkpoints" not in path.parts:
+        if ".ipynb_checkpoints" not in path.parts and not path.is_relative_to(LESSONS):
             records = record_names(path.stem)
             found += [Sheet(record, path, network) for network, record in records.items()]
             found += [] if records else [Sheet(path.stem, path)]
     return found
+
+
+def lessons() -> dict[str, Path]:
+    """The lessons by name."""
+    return {path.stem: path for path in sorted(LESSONS.glob("*.ipynb"))}
 
 
 def record_names(table: str) -> dict[str, str]:
@@ -298,7 +304,7 @@ def relocate(notebook: nbformat.NotebookNode, source: Path, target: Path) -> nbf
     def moved(link: re.Match[str]) -> str:
         address, _, anchor = link[1].partition("#")
         place = (source / address).resolve()
-        if place.suffix == ".ipynb" and place.is_relative_to(NOTEBOOKS):
+        if place.suffix == ".ipynb" and place.is_relative_to(NOTEBOOKS) and not place.is_relative_to(LESSONS):
             return f"]({_page_link(place, anchor)})"
         return f"]({os.path.relpath(place, target)}{'#' * bool(anchor)}{anchor})"
 

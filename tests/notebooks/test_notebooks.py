@@ -1,6 +1,7 @@
 """The notebooks as committed: parameters that papermill reads, outputs from a clean run, nothing of anybody's machine.
 
-Every test holds for every notebook under notebooks/. Few things are executed here; the rest is nbval's work.
+Every test holds for every notebook under notebooks/, but for those `of_pages`. Few things are executed
+here; the rest is nbval's work.
 """
 
 import ast
@@ -12,12 +13,14 @@ import nbformat
 import papermill
 import pytest
 
-from reprolib.paper import plan, run
+from reprolib.paper import notebooks, plan, run
 from reprolib.paper.run.page import KNOBS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "notebooks"
 PATHS = sorted(path for path in FOLDER.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+PAGES = [path for path in PATHS if path not in notebooks.lessons().values()]
+of_pages = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)  # lessons have tests of their own
 
 MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|work|tmp|Users|mnt|opt|private)\b|\b[A-Za-z]:\\[A-Za-z]")
 LINK = re.compile(r"\]\(([^)\s]+)\)|(?:href|src)=\"([^\"]+)\"")
@@ -90,11 +93,13 @@ def test_notebook_is_valid(notebook):
 # --- parameters -----------------------------------------------------------------------------------------------------
 
 
+@of_pages
 def test_the_first_code_cell_and_no_other_holds_the_parameters(notebook):
     assert [is_parameters(cell) for cell in code_cells(notebook)].index(True) == 0
     assert sum(map(is_parameters, notebook.cells)) == 1
 
 
+@of_pages
 def test_papermill_sees_every_parameter_with_type_and_help(path, notebook):
     body = ast.parse(code_cells(notebook)[0].source).body
     assert all(isinstance(line, ast.AnnAssign) for line in body), "the cell holds `name: type = value` and nothing else"
@@ -113,6 +118,7 @@ def test_papermill_sees_every_parameter_with_type_and_help(path, notebook):
         assert defaults in ({}, {"seed": 0})
 
 
+@of_pages
 def test_the_cell_after_the_parameters_validates_them(path, notebook):
     called = calls(code_cells(notebook)[1])
     if path.stem in plan.table_names():
@@ -136,6 +142,7 @@ def opened(notebook, **injected) -> dict:
     return names
 
 
+@of_pages
 @pytest.mark.parametrize("name, value", [("Seed", 3), ("epochs", 3), ("seeed", 3), ("cifar_test_size", 8)])
 def test_a_parameter_that_there_is_not_is_refused(notebook, name, value):
     """papermill would only warn, and go on without it."""
@@ -144,12 +151,14 @@ def test_a_parameter_that_there_is_not_is_refused(notebook, name, value):
     assert f"unknown parameter '{name}'" in str(caught.value) and "\n" not in str(caught.value)
 
 
+@of_pages
 @pytest.mark.parametrize("profile, message", [("quik", "unknown profile 'quik'; did you mean 'quick'"), (3, "profile")])
 def test_a_profile_that_there_is_not_is_refused(notebook, profile, message):
     with pytest.raises(plan.SpecError, match=message):
         opened(notebook, profile=profile)
 
 
+@of_pages
 @pytest.mark.parametrize("seed", [-1, 1.5, "one"])
 def test_a_seed_that_is_none_is_refused(path, notebook, seed):
     if "seed" in papermill.inspect_notebook(str(path)):
@@ -174,6 +183,7 @@ def test_a_knob_that_turns_nothing_is_refused():
         run.open_page("table06_fashion_mnist", {"width": 0.5})
 
 
+@of_pages
 def test_the_second_cell_can_be_run_again(notebook):
     """A plain variable set by a later cell would be taken for a parameter that there is not."""
     for cell in code_cells(notebook)[1:]:
@@ -198,12 +208,14 @@ def test_one_title_and_no_skipped_heading(notebook):
     assert all(lower <= higher + 1 for higher, lower in pairwise(levels)), levels
 
 
+@of_pages
 def test_logic_lives_in_reprolib(notebook):
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
     for cell in code_cells(notebook):
         assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, kinds)], cell.source
 
 
+@of_pages
 def test_the_last_code_cell_writes_the_record(path, notebook):
     called = calls(code_cells(notebook)[-1])
     if path.stem in plan.table_names():

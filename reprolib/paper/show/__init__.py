@@ -10,7 +10,7 @@ from reprolib.paper.show.lists import (
     missing_table,
     operations_table,
 )
-from reprolib.paper.show.notebook import display, heading, outline, picture, publish, show
+from reprolib.paper.show.notebook import display, display_figure, heading, outline, picture, publish, show
 from reprolib.paper.show.pages import banner, page_text, save_page, scale, source_line
 from reprolib.paper.show.pictures import PALETTE, plot_attacks, plot_epochs, plot_given, plot_scoreboard, style
 from reprolib.paper.show.status import status_text, write_status
@@ -36,6 +36,7 @@ __all__ = [
     "contingency_table",
     "contradictions_table",
     "display",
+    "display_figure",
     "epochs_table",
     "given_table",
     "heading",

@@ -60,11 +60,21 @@ def picture(figure: Figure, alt: str, folder: str, name: str) -> None:
 
     The picture is displayed as the file that is written, so that it is there whatever matplotlib's backend is.
     """
+    files.write_atomically(files.RESULTS / folder / f"{name}.png", _displayed(figure, alt))
+
+
+def display_figure(figure: Figure, alt: str) -> None:
+    """Display a figure with its text alternative, and close it."""
+    _displayed(figure, alt)
+
+
+def _displayed(figure: Figure, alt: str) -> bytes:
+    """The PNG file that is displayed."""
     content = png(figure, alt)
     plt.close(figure)
-    files.write_atomically(files.RESULTS / folder / f"{name}.png", content)
     data = {"image/png": base64.b64encode(content).decode(), "text/plain": alt}
     show_in_notebook(data, raw=True, metadata={"image/png": {"alt": alt}})
+    return content
 
 
 def publish(page: run.Page, cells: list[Cell]) -> str:

@@ -58,6 +58,14 @@ show.picture(plt.subplots(figsize=(1, 1))[0], "a picture of nothing at all", "qu
     assert output.metadata["image/png"]["alt"] == "a picture of nothing at all"
 
 
+def test_a_figure_can_be_displayed_without_a_file(displayed, results):
+    figure, _ = plt.subplots(figsize=(1, 1))
+    assert show.display_figure(figure, "a picture of nothing at all") is None
+    ((content, options),) = displayed
+    assert content["image/png"] and options["metadata"]["image/png"]["alt"] == content["text/plain"]
+    assert not plt.fignum_exists(figure.number) and not results.exists()
+
+
 def test_a_heading_says_what_the_page_is_about_and_how_much_was_run(displayed):
     for table, network, title in (("table03", "resnet20", True), ("table06_fashion_mnist", "fmnistconv", False)):
         page = run.Page(plan.load_plan(table, network, "quick"))

@@ -5,6 +5,7 @@
 # make check                  linter, formatter (notebooks too) and type checker; seconds
 # make test                   unit tests, then every notebook against its stored output
 # make bench                  our attacks and training raced against other libraries'; half an hour
+# make start                  a first look at the finding, in JupyterLab; about a minute
 # make lab                    JupyterLab (LAB_ARGS="--no-browser --port 9999");  make status  docs/status.md
 PROFILE ?= quick
 ONLY ?=
@@ -26,7 +27,7 @@ export LOGNAME := $(or $(LOGNAME),$(USER),$(shell id -un 2>/dev/null),nobody)
 export TQDM_MININTERVAL ?= 2
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
 
-.PHONY: tables site check test bench lab status
+.PHONY: tables site check test bench start lab status
 tables: $(READY)
 	@$(PY) -m reprolib tables --profile "$(PROFILE)" --only "$(ONLY)" --jobs "$(JOBS)" --gpus "$(GPUS)" \
 	  $(if $(filter-out 0 no No NO false False FALSE,$(DRY_RUN)),--dry-run)
@@ -51,7 +52,7 @@ bench: .venv/benchmarks-installed
 	@$(PY) -m pip install -qq --disable-pip-version-check --no-deps -r benchmarks/requirements.lock
 	@touch $@
 
-lab: $(READY)
+start lab: $(READY)
 	@$(PY) -m reprolib lab $(LAB_ARGS)
 
 status: $(READY)

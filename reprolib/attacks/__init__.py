@@ -6,6 +6,7 @@ network, its own numbers, and loss, decision and seed by name, and makes a froze
 `runs` (that an image may have), `run` and `__call__`.
 """
 
+import inspect
 import pkgutil
 from collections.abc import Callable
 from importlib import import_module
@@ -14,7 +15,7 @@ from typing import Any
 # isort: off
 from reprolib.attacks.autoattack import STANDARD, AutoAttack, part_of  # noqa: F401  # the room offers what it imports
 from reprolib.attacks.cascade import Cascade, cascade  # noqa: F401
-from reprolib.attacks.inputs import check_images  # noqa: F401
+from reprolib.attacks.inputs import Options, check_images  # noqa: F401
 from reprolib.attacks.linf import LinfAttack, fgsm, ifgsm, pgd  # noqa: F401
 from reprolib.attacks.network import BPDA, LOSSES, NOISE, Gradients, Probabilities, loss_per_image  # noqa: F401
 from reprolib.attacks.network import is_right, random_noise, transfer, untouched  # noqa: F401
@@ -38,3 +39,18 @@ def content(attack: Any) -> dict[str, Any]:
     fields = {name: value for name, value in vars(attack).items() if name not in ("model", "slots")}
     lists = {name: list(value) for name, value in fields.items() if isinstance(value, tuple)}
     return {"kind": type(attack).__name__} | fields | lists
+
+
+def _name_options(make: Any) -> None:
+    """Let a constructor's signature say each of its `**options` by name, with the default that its record has."""
+    signature = inspect.signature(make)
+    named = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    if len(named) < len(signature.parameters):
+        fields = inspect.signature(signature.return_annotation).parameters
+        named += [fields[name].replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in Options.__annotations__]
+        make.__signature__ = signature.replace(parameters=named)
+        make.__annotations__ = {one.name: one.annotation for one in named}
+
+
+for _make in named().values():  # for help(), for tab completion, and for who checks what was given
+    _name_options(_make)

@@ -5,7 +5,7 @@ python -m reprolib costs --profile paper                           an estimate o
 python -m reprolib publish TABLE NETWORK --profile cpu             a page's networks, into results/cpu/networks
 python -m reprolib site --profile cpu                              results/cpu/index.html, and pages linked with it
 python -m reprolib status                                          docs/status.md, from results/
-python -m reprolib lab                                             JupyterLab on this checkout
+python -m reprolib lab                                             JupyterLab, at notebooks/start_here.ipynb
 
 What `tables` is made of:
 python -m reprolib notebook PAGE --profile cpu                     a page by its notebook, into results/cpu
@@ -123,7 +123,9 @@ def _status(options: argparse.Namespace) -> None:
 
 def _lab(options: argparse.Namespace) -> None:
     root = ["--allow-root"] if os.geteuid() == 0 else []
-    command = [sys.executable, "-m", "jupyterlab", str(notebooks.NOTEBOOKS), *root, *options.more]
+    # rooted where the notebooks' links to code and results lead, and opened at the first of them
+    place = [f"--ServerApp.root_dir={files.ROOT}", f"--LabApp.default_url=/lab/tree/notebooks/{notebooks.FIRST}.ipynb"]
+    command = [sys.executable, "-m", "jupyterlab", *place, *root, *options.more]
     os.chdir(files.ROOT)
     os.execve(sys.executable, command, os.environ | {"PYTHONPATH": notebooks.python_path()})
 

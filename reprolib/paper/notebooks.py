@@ -37,7 +37,9 @@ NOTEBOOKS = ROOT / "notebooks"
 TABLES = ROOT / "params" / "tables"
 TEMPLATES = ROOT / "reprolib" / "paper" / "show" / "templates"
 LESSONS = NOTEBOOKS / "lessons"  # worked through by hand: no pages of the paper, and no records
+FIRST = "start_here"  # for whoever has not seen one
 LAST = "00_scoreboard"  # reads what the others wrote
+WIDGET = "application/vnd.jupyter.widget-view+json"  # of no use without the kernel that made it
 SOCKET_PATH = 107  # bytes that a socket's path may have
 SOCKET_NAME = len("/kernel-xxxxxxxx/kernel-5")
 
@@ -284,14 +286,18 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for item in notebook.cells:
         for key in ("papermill", "execution"):
             item.metadata.pop(key, None)
+        for output in item.get("outputs", []):
+            if {WIDGET, "text/html"} <= output.get("data", {}).keys():  # says itself what stands for the widget
+                del output.data[WIDGET]
         if "outputs" in item:
             item.outputs = [out for out in item.outputs if not _is_progress(out)]
     return notebook
 
 
 def _is_progress(output: nbformat.NotebookNode) -> bool:
-    widget = "application/vnd.jupyter.widget-view+json" in output.get("data", {})
-    return widget or (output.get("name") == "stderr" and re.search(r"\d+%\|", output.get("text", "")) is not None)
+    return WIDGET in output.get("data", {}) or (
+        output.get("name") == "stderr" and re.search(r"\d+%\|", output.get("text", "")) is not None
+    )
 
 
 def relocate(notebook: nbformat.NotebookNode, source: Path, target: Path) -> nbformat.NotebookNode:

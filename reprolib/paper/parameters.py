@@ -26,11 +26,7 @@ def checked(make: Callable[..., Any], given: Mapping[str, Any], name: str) -> di
     """
     takes = inspect.signature(make).parameters
     hints = get_type_hints(make if inspect.isfunction(make) else make.__init__)
-    known = {one.name: one.default is one.empty for one in takes.values() if one.kind is not one.VAR_KEYWORD}
-    for rest in takes.keys() - known:  # **options: Unpack[...] of a TypedDict
-        for options in get_args(hints.get(rest)):
-            known |= dict.fromkeys(get_type_hints(options), False)
-            hints |= get_type_hints(options)
+    known = {one.name: one.default is one.empty for one in takes.values()}
     for parameter, value in given.items():
         if parameter not in known:
             raise ValueError(f"{name}: {suggest(parameter, known, 'parameter')}")

@@ -1,5 +1,7 @@
 """Attacks by name: found in their files, and said as plain data."""
 
+import inspect
+import pydoc
 import sys
 
 import pytest
@@ -17,6 +19,19 @@ def test_names_are_those_of_the_constructors():
     assert made == attacks.LinfAttack(NET, 0.1, 0.01, 4, 2, "logits", "last", 3)
     assert named["square"](NET, eps=0.1) == attacks.AutoAttack(NET, 0.1, parts=("Square",))
     assert named["autoattack"](NET, eps=0.1, steps=7).parts == attacks.STANDARD
+
+
+@pytest.mark.parametrize("make", attacks.named().values(), ids=attacks.named())
+def test_help_shows_every_parameter_with_the_default_that_it_has(make):
+    signature = inspect.signature(make)
+    shown = pydoc.plain(pydoc.render_doc(make))
+    for option in ("loss", "decision", "seed", "slots", "bfloat16"):
+        default = signature.parameters[option].default
+        assert f"{option}: " in shown and f"= {default!r}" in shown
+        given = {"model": NET, "eps": 0.1, "alpha": 0.01, "steps": 4}
+        made = make(**{name: value for name, value in given.items() if name in signature.parameters})
+        assert getattr(made, option) == default
+    assert "options" not in signature.parameters and "Unpack" not in shown
 
 
 def test_equal_computations_have_equal_content():

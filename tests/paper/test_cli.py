@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from reprolib.paper import cli, files, notebooks
+from reprolib.paper import cli, files
 
 
 @pytest.fixture(autouse=True)
@@ -73,5 +73,7 @@ def test_jupyterlab_is_started_for_root_too_and_takes_options(user, more, monkey
     monkeypatch.setattr(os, "execve", lambda file, command, env: started.append((command[1:], env["PYTHONPATH"])))
     cli.main(["lab", "--no-browser", "--port", "9999"])
     ((command, path),) = started
-    assert command == ["-m", "jupyterlab", str(notebooks.NOTEBOOKS), *more, "--no-browser", "--port", "9999"]
+    assert command[:2] == ["-m", "jupyterlab"] and command[4:] == [*more, "--no-browser", "--port", "9999"]
+    root, opened = (option.split("=")[1] for option in command[2:4])
+    assert root == str(files.ROOT) and (files.ROOT / opened.removeprefix("/lab/tree/")).exists()
     assert path.split(os.pathsep)[0] == str(files.ROOT)

@@ -265,6 +265,13 @@ def test_clean_takes_out_what_differs_between_runs():
     assert cleaned.cells[1].outputs == kept
 
 
+def test_of_a_widget_stays_what_it_says_without_a_kernel():
+    said = {"text/html": "<p>eps 0.1</p>", "text/plain": "eps 0.1"}
+    output = new_output("display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}} | said)
+    cleaned = notebooks.clean(new_notebook(cells=[new_code_cell("explore()", outputs=[output])]))
+    assert cleaned.cells[0].outputs == [new_output("display_data", said)]
+
+
 def test_links_lead_to_the_pages_beside_a_page(several, notebook, results):
     """`table3.ipynb#tom` to that network's page, `table3.ipynb` to the notebook's default, other anchors stay."""
     notebook("table1")

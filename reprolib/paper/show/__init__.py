@@ -1,7 +1,7 @@
 """What a reader sees: tables, pictures, pages, the status; and all that a notebook calls, under one name."""
 
 from reprolib.paper.judge import scoreboard, verdict_counts
-from reprolib.paper.show.gallery import plot_operations, plot_pipeline
+from reprolib.paper.show.gallery import plot_adversarial, plot_operations, plot_pipeline
 from reprolib.paper.show.lists import (
     attack_table,
     board_table,
@@ -13,6 +13,8 @@ from reprolib.paper.show.lists import (
 from reprolib.paper.show.notebook import display, display_figure, heading, outline, picture, publish, show
 from reprolib.paper.show.pages import banner, page_text, save_page, scale, source_line
 from reprolib.paper.show.pictures import PALETTE, plot_attacks, plot_epochs, plot_given, plot_scoreboard, style
+from reprolib.paper.show.sliders import explore
+from reprolib.paper.show.start import gradients_table, losses_table, measure_losses, plot_by_loss, plot_steps
 from reprolib.paper.show.status import status_text, write_status
 from reprolib.paper.show.study import plot_losses, plot_optimizers, plot_saturation, plot_sweep
 from reprolib.paper.show.tables import (
@@ -38,18 +40,24 @@ __all__ = [
     "display",
     "display_figure",
     "epochs_table",
+    "explore",
     "given_table",
+    "gradients_table",
     "heading",
     "ladder_table",
     "layer_table",
+    "losses_table",
     "markdown",
+    "measure_losses",
     "missing_table",
     "operations_table",
     "outline",
     "page_text",
     "parts_table",
     "picture",
+    "plot_adversarial",
     "plot_attacks",
+    "plot_by_loss",
     "plot_epochs",
     "plot_given",
     "plot_losses",
@@ -58,6 +66,7 @@ __all__ = [
     "plot_pipeline",
     "plot_saturation",
     "plot_scoreboard",
+    "plot_steps",
     "plot_sweep",
     "publish",
     "save_page",

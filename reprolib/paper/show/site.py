@@ -25,6 +25,7 @@ from reprolib.paper.run import records
 from reprolib.paper.show.recorded import alt_of, pictures
 
 QUESTIONS = (
+    ("What is the finding, in a minute?", (notebooks.FIRST,)),
     ("Does the printed robustness hold?", ("table06_fashion_mnist", "saturation")),
     ("Why do the printed numbers look robust?", ("saturation",)),
     ("Does it take patches, or does more training do the same?", ("table11_epochs", "table11_vgg16")),

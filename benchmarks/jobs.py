@@ -187,7 +187,9 @@ def training_precision(name: str, width: float, steps: int, rounds: int) -> dict
 
 
 def operations(count: int, rounds: int) -> list[dict]:
-    """A random operation on the central 7x7 patch of each 32x32 image; the peers do without those that they lack."""
+    """A random operation on the central 7x7 patch of each 32x32 image; the peers do without those that they lack, and
+    begin with patches that are cut and float, but where only operations that both have are raced.
+    """
     generator = torch.Generator().manual_seed(3)
     images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator).to(DEVICE)
     ids, chosen = torch.arange(count, device=DEVICE), torch.randint(0, 9, (count,), generator=generator)
@@ -204,6 +206,18 @@ def operations(count: int, rounds: int) -> list[dict]:
         },
         rounds,
     )
+    seven = torch.randint(0, 7, (count,), generator=generator).to(DEVICE)
+    both = torch.tensor([0, 1, 2, 4, 6, 7, 8], device=DEVICE)[seven]  # all but Poisson and speckle noise
+    draws = dataclasses.replace(patches.sample(ids, 1, 0)[0], operation=both)
+    theirs = torch.tensor([0, 1, 2, 0, 3, 0, 4, 5, 6], device=DEVICE)[both]  # of two flips, the one that ours draws
+    theirs = torch.where((both == 8) & ~draws.horizontal, 7, theirs)
+    alike = race(
+        {
+            "reprolib": lambda: {"images": len(patches.apply(floats, draws))},
+            "kornia, per sample": lambda: {"images": len(kornia_patches(kornia, floats, theirs))},
+        },
+        rounds,
+    )
     loops = race(
         {
             "reprolib": lambda: {"images": len(patches.make_patches(images[few], ids[few], 7, 1, 0))},
@@ -215,6 +229,7 @@ def operations(count: int, rounds: int) -> list[dict]:
     job = "nine patch operations, per-image draws"
     return [
         {"job": job, "target": 10.0, "size": f"{count} images of 32x32", "rows": batched},
+        {"job": "the seven patch operations that kornia has", "target": 1.0, "size": f"{count} patches", "rows": alike},
         {"job": f"{job}, few", "target": None, "size": f"{len(floats[few])} images of 32x32", "rows": loops},
     ]
 

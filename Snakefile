@@ -1,7 +1,7 @@
 # The batch: which page needs which training and which attack. `make tables` calls it; on a cluster, call
-#   snakemake --executor slurm --jobs 20 --rerun-triggers mtime --config profile=paper
+#   snakemake --executor slurm --jobs 20 --rerun-triggers mtime --keep-incomplete --config profile=paper
 # Every step is idempotent and resumes by itself (reprolib/paper/run/store.py), so a killed batch is simply started again.
-# A step's output is the file that it makes: pages under results/, trainings and evaluations in the store. These are
+# A job's output is a file that it makes: pages under results/, trainings and evaluations in the store. These are
 # named by all that determines them, so they are `ancient`, never out of date; a page is made again when its sources
 # change. `update` keeps the engine from deleting what stands there before a step has succeeded.
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
-from reprolib.paper import notebooks
+from reprolib.paper import kernels, notebooks
 
 workdir: ROOT
 
@@ -26,22 +26,15 @@ ONLY = "" if config.get("only") is None else str(config["only"])  # 00 arrives a
 DRY_RUN = bool(config.get("dry_run"))  # the plan can be shown without the data
 SOURCES = [from_root(p) for folder, kind in (("reprolib", "py"), ("params", "yaml"))
            for p in sorted((ROOT / folder).rglob(f"*.{kind}"))]
-LONG = ("table03", "restarts", "saturation", "table06")  # in the quick profile; first, so that no core waits at the end
-PYTHON = shlex.join(["env", f"PYTHONPATH={notebooks.python_path()}", sys.executable, "-m", "reprolib"])
+PYTHON = shlex.join(["env", f"PYTHONPATH={kernels.python_path()}", sys.executable, "-m", "reprolib"])
 
 
 def planned():
-    """The wanted pages, and what they wait for. A process of its own pays from minutes of work on; a quick notebook
-    computes its few seconds itself."""
+    """The wanted pages, and the trainings and evaluations that they wait for."""
     notebooks.check_profile(PROFILE)
     wanted = {page.record: page for page in notebooks.wanted(ONLY)}
     asked = [(page.notebook.stem, page.network) for page in wanted.values() if page.network]
-    if PROFILE == "quick":
-        if DRY_RUN:  # each notebook will read its table; who asks for the plan wants to know before
-            from reprolib.paper.plan import load_plan
-
-            for table, network in asked:
-                load_plan(table, network, PROFILE).jobs
+    if not asked:  # no need to wait for torch
         return wanted, None
     from reprolib.paper.run import steps, store
 
@@ -49,6 +42,11 @@ def planned():
     if "{" in root or "}" in root:
         raise ValueError(f"the store is {root}, and Snakemake takes braces for wildcards; set REPROLIB_STORE to a path without")
     return wanted, steps.plan_steps(asked, PROFILE, without_data=DRY_RUN)
+
+
+def made_by(parcels):
+    """The file by which each of these parcels is asked for."""
+    return ancient([from_root(parcel.file) for parcel in parcels])
 
 
 try:
@@ -68,28 +66,25 @@ rule all:
 if STEPS:
     STORE = from_root(STEPS.store.root)
 
-    rule training:
-        input: lambda w: ancient([from_root(path) for path in STEPS.trainings[w.name].after])
+    # A job is a parcel of steps, asked for by what its last one makes; where that is a training, all of them are.
+    rule trainings:
+        input: lambda w: made_by(STEPS.before(STEPS.parcels[w.name]))
         output: update(STORE + "/{name,training/[0-9a-f]+}/epoch-{epoch,[0-9]+}.safetensors")
-        params: step=lambda w: STEPS.trainings[w.name].command
+        params: steps=lambda w: STEPS.parcels[w.name].command
         threads: 1
         resources: gpu=1
-        shell: "OMP_NUM_THREADS={threads} {PYTHON} {params.step}"
+        priority: 1  # before notebooks, which take seconds: no core waits at the end
+        shell: "OMP_NUM_THREADS={threads} {PYTHON} {params.steps} --profile {PROFILE}"
 
-    rule evaluation:
-        input: lambda w: ancient([from_root(path) for path in STEPS.evaluations[w.name].after])
+    use rule trainings as evaluations with:
         output: update(STORE + "/{name,evaluation/[0-9a-f]+}.safetensors")
-        params: step=lambda w: STEPS.evaluations[w.name].command
-        threads: 1
-        resources: gpu=1
-        shell: "OMP_NUM_THREADS={threads} {PYTHON} {params.step}"
 
 
 rule notebook:
     input:
         SOURCES,
         notebook=lambda w: from_root(WANTED[w.record].notebook),
-        steps=lambda w: ancient([from_root(path) for path in STEPS.pages.get(w.record, [])] if STEPS else []),
+        steps=lambda w: made_by(STEPS.pages.get(w.record, []) if STEPS else []),
         # the scoreboard reads what the others wrote
         others=lambda w: [f"results/{PROFILE}/{r}.json" for r in WANTED if r != w.record] if w.record == notebooks.LAST else [],
     output:
@@ -97,5 +92,4 @@ rule notebook:
         update(f"results/{PROFILE}/{{record}}.ipynb"),
         f"results/{PROFILE}/{{record}}.html",  # goes before each run: a page whose last run failed has none, and is made again
     threads: 1
-    priority: lambda w: w.record.startswith(LONG)
     shell: "OMP_NUM_THREADS={threads} {PYTHON} notebook {wildcards.record:q} --profile {PROFILE}"

@@ -21,6 +21,7 @@ METHOD = [
 ]
 APPARATUS = [
     {"files", "parameters"},
+    {"kernels"},
     {"notebooks"},
     {"plan"},
     {"run"},

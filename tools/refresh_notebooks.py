@@ -15,7 +15,7 @@ os.environ["TQDM_DISABLE"] = "1"  # a progress bar is no result
 import nbformat
 from nbclient import NotebookClient
 
-from reprolib.paper import notebooks
+from reprolib.paper import kernels, notebooks
 
 
 def main(names: list[str]) -> None:
@@ -23,7 +23,7 @@ def main(names: list[str]) -> None:
     named = [lessons[name] if name in lessons else notebooks.find_sheet(name).notebook for name in names]
     for path in dict.fromkeys(named or [*(page.notebook for page in notebooks.sheets()), *lessons.values()]):
         notebook = nbformat.read(path, as_version=4)
-        with notebooks.kernel() as kernel:
+        with kernels.kernel() as kernel:
             resources = {"metadata": {"path": path.parent}}
             NotebookClient(notebook, km=kernel, timeout=600, kernel_name="python3", resources=resources).execute()
         notebook.metadata["kernelspec"]["display_name"] = "Python 3"

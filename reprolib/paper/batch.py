@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 
-from reprolib.paper import files, notebooks
+from reprolib.paper import files, kernels, notebooks
 from reprolib.paper.files import ROOT, make_folder, shown
 
 
@@ -51,11 +51,12 @@ def _engine(profile: str, only: str, jobs: int, gpus: int, dry_run: bool) -> int
     from snakemake.cli import main
 
     command = ["--cores", str(jobs), "--resources", f"gpu={gpus}", "--keep-going", "--rerun-incomplete", "--nolock"]
+    command += ["--keep-incomplete"]  # a parcel's last step may be done where another of its steps has failed
     command += ["--rerun-triggers", "mtime", "--workflow-profile", "none", "--quiet", "rules", "host", "reason"]
     command += ["--dry-run"] if dry_run else ["progress"]
     command += ["--config", f"profile={profile}", f"only={only}", f"dry_run={dry_run}"]
     os.environ.pop("SNAKEMAKE_PROFILE", None)  # made for other workflows
-    os.environ["PYTHONPATH"] = notebooks.python_path()
+    os.environ["PYTHONPATH"] = kernels.python_path()
     os.chdir(ROOT)
     if dry_run:
         os.environ["REPROLIB_OFFLINE"] = "1"

@@ -9,7 +9,7 @@ python -m reprolib lab                                             JupyterLab, a
 
 What `tables` is made of:
 python -m reprolib notebook PAGE --profile cpu                     a page by its notebook, into results/cpu
-python -m reprolib run training TABLE NETWORK NAME --profile cpu   a training or an evaluation, by its name in the store
+python -m reprolib run STEP ... --profile cpu                      trainings and evaluations: TABLE:NETWORK:NAME of each
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
+import traceback
 from collections.abc import Callable
 
-from reprolib.paper import files, notebooks
+from reprolib.paper import files, kernels, notebooks
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -77,11 +79,7 @@ def parser() -> argparse.ArgumentParser:
     add("status", _status)
     add("lab", _lab)
     add("notebook", _notebook, "page")
-    run = add("run", _run)
-    run.add_argument("kind", choices=("training", "evaluation"))
-    for argument in ("table", "network", "name"):
-        run.add_argument(argument)
-    run.add_argument("--epochs", type=int, nargs="*", default=[])
+    add("run", _run).add_argument("words", nargs="*", metavar="TABLE:NETWORK:NAME[:EPOCH...]")
     return made
 
 
@@ -127,7 +125,7 @@ def _lab(options: argparse.Namespace) -> None:
     place = [f"--ServerApp.root_dir={files.ROOT}", f"--LabApp.default_url=/lab/tree/notebooks/{notebooks.FIRST}.ipynb"]
     command = [sys.executable, "-m", "jupyterlab", *place, *root, *options.more]
     os.chdir(files.ROOT)
-    os.execve(sys.executable, command, os.environ | {"PYTHONPATH": notebooks.python_path()})
+    os.execve(sys.executable, command, os.environ | {"PYTHONPATH": kernels.python_path()})
 
 
 def _notebook(options: argparse.Namespace) -> None:
@@ -135,12 +133,22 @@ def _notebook(options: argparse.Namespace) -> None:
     print(notebooks.run_notebook(options.page, options.profile), flush=True)
 
 
-def _run(options: argparse.Namespace) -> None:
-    from reprolib.paper import plan, run
+def _run(options: argparse.Namespace) -> int:
     from reprolib.paper.run import steps
 
-    page = run.Page(plan.load_plan(options.table, options.network, options.profile))
-    if options.kind == "training":
-        steps.run_training(page, options.name, options.epochs)
-    else:
-        steps.run_evaluation(page, options.name)
+    several = f"{len(options.words)} trainings and attacks of " + ", ".join(_tables_of(options.words))
+    if len(options.words) > 1:  # one alone shows how far it is
+        print(f"{several}: started", flush=True)
+    started, failed = time.time(), 0
+    for word, error in steps.take(options.words, options.profile):
+        failed += 1
+        if not isinstance(error, (files.StoreError, files.RecordError, *_later_errors())):
+            traceback.print_exception(error)
+        print(f"error: {word}: {error or type(error).__name__}", file=sys.stderr)
+    if len(options.words) > 1:
+        print(f"{several}: {time.time() - started:.0f} s" + f", {failed} failed" * bool(failed), flush=True)
+    return min(failed, 1)
+
+
+def _tables_of(words: list[str]) -> list[str]:
+    return list(dict.fromkeys(word.split(":")[0] for word in words))

@@ -14,7 +14,6 @@ import contextlib
 import functools
 import os
 import re
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,11 +25,11 @@ import yaml
 
 from reprolib.paper import files
 from reprolib.paper.files import ROOT, make_folder, shown, unwritable, write_atomically
+from reprolib.paper.kernels import NotebookError, kernel
 from reprolib.paper.parameters import suggest
 
 if TYPE_CHECKING:
     import nbformat
-    from jupyter_client import AsyncKernelManager
     from nbconvert import HTMLExporter
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -40,12 +39,6 @@ LESSONS = NOTEBOOKS / "lessons"  # worked through by hand: no pages of the paper
 FIRST = "start_here"  # for whoever has not seen one
 LAST = "00_scoreboard"  # reads what the others wrote
 WIDGET = "application/vnd.jupyter.widget-view+json"  # of no use without the kernel that made it
-SOCKET_PATH = 107  # bytes that a socket's path may have
-SOCKET_NAME = len("/kernel-xxxxxxxx/kernel-5")
-
-
-class NotebookError(RuntimeError):
-    """A notebook failed; the message names the cell, the error and where to look."""
 
 
 class UnknownName(ValueError):
@@ -221,50 +214,6 @@ def _execute(sheet: Sheet, profile: str, parameters: dict[str, str], started: fl
     write_atomically(executed, nbformat.writes(notebook).encode())
     write_atomically(page, html(notebook, sheet.record).encode())
     attempt.unlink()
-
-
-@contextlib.contextmanager
-def kernel() -> Iterator[AsyncKernelManager]:
-    """A kernel of this interpreter and this checkout, whatever else is installed, on sockets in a folder of its own:
-    notebooks that start together would race for ports or file names."""
-    from jupyter_client import AsyncKernelManager
-    from jupyter_client.kernelspec import KernelSpecManager
-    from jupyter_core.utils import run_sync
-
-    with tempfile.TemporaryDirectory(prefix="kernel-", dir=short_folder()) as sockets:
-        here = KernelSpecManager(kernel_dirs=[])  # a python3 that somebody installed for all projects would go first
-        manager = AsyncKernelManager(
-            kernel_name="python3", kernel_spec_manager=here, transport="ipc", ip=f"{sockets}/kernel"
-        )
-        spec = manager.kernel_spec
-        assert spec is not None  # ipykernel brings it
-        spec.env["PYTHONPATH"] = python_path()
-        try:
-            yield manager
-        finally:  # papermill leaves a kernel that it was given running
-            if manager.has_kernel:
-                run_sync(manager.shutdown_kernel)(now=True)
-
-
-def python_path() -> str:
-    """PYTHONPATH with this checkout first: an environment may be shared with another one, whose code it would take."""
-    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    return os.pathsep.join(dict.fromkeys([str(ROOT), *filter(None, others)]))
-
-
-def short_folder() -> str:
-    """A folder for sockets, whose paths may have 107 bytes: the usual one for temporary files, if that is short enough.
-
-    Raises NotebookError when none can be used.
-    """
-    usual = tempfile.gettempdir()
-    for folder in (usual, os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/var/tmp", "/dev/shm"):
-        if folder and len(os.fsencode(folder)) + SOCKET_NAME <= SOCKET_PATH and os.access(folder, os.W_OK | os.X_OK):
-            return folder
-    raise NotebookError(
-        f"the folder for temporary files, {usual}, is too long for the sockets of a kernel; set TMPDIR to one of at "
-        f"most {SOCKET_PATH - SOCKET_NAME} characters"
-    )
 
 
 def _failure(sheet: Sheet, attempt: Path, error: Exception) -> str:

@@ -101,6 +101,11 @@ def steps_in(done: subprocess.CompletedProcess) -> list:
     return [cli.read(shlex.split(command)) for command in re.findall(r"-m reprolib (.*)", done.stdout)]
 
 
+def words_in(done: subprocess.CompletedProcess) -> list[list[str]]:
+    """The trainings and evaluations that each process is told, by their names in the store."""
+    return [[word.split(":")[2] for word in step.words] for step in steps_in(done) if step.step.__name__ == "_run"]
+
+
 def pages(copy: Path, profile: str = "quick") -> list[str]:
     """The files of a profile's pages, without the index that is there after each batch."""
     names = sorted(path.name for path in (copy / "results" / profile).glob("[!.]*"))
@@ -116,31 +121,39 @@ def files_of(*records: str) -> list[str]:
 
 
 def test_quick_batch_makes_every_page_and_the_scoreboard_last(copy):
+    """And each training and evaluation once, in a few processes before the pages that show it."""
     done = plan_of(copy, "profile=quick")
-    records = [page.record for page in plan.all_pages()] + ["tiny", *LISTS]
-    assert jobs_in(done) == {"notebook": len(records), "all": 1}
+    sheets = plan.all_pages()
+    records = [page.record for page in sheets] + ["tiny", *LISTS]
+    planned = plan_steps([(page.table, page.network) for page in sheets], "quick")
+    jobs, parcels = jobs_in(done), words_in(done)
+    assert jobs["notebook"] == len(records)
+    assert jobs.get("trainings", 0) + jobs["evaluations"] == len(parcels)
+    assert {*planned.trainings, *planned.evaluations} <= {name for names in parcels for name in names}
+    assert len({name for names in parcels for name in names}) == sum(map(len, parcels))
+    assert len(parcels) < len(records)
     steps = steps_in(done)
-    assert sorted(step.page for step in steps) == sorted(records)
+    assert sorted(step.page for step in steps if "page" in step) == sorted(records)
     assert {step.profile for step in steps} == {"quick"}
     assert steps[-1].page == "00_scoreboard"
 
 
 def test_batch_of_the_cpu_profile(copy, monkeypatch, results):
-    """Every training and every evaluation is one job, also where two pages share it."""
+    """Every training is a job, every evaluation part of one, also where two pages share it."""
     monkeypatch.setenv("REPROLIB_OFFLINE", "1")
     done = plan_of(copy, "profile=cpu", "only=table09_autoattack table11_epochs", "dry_run=true")
     wanted = [("table09", "fmnistconv"), ("table11", "fmnistconv")]
     planned = plan_steps(wanted, "cpu", without_data=True)
-    trainings, evaluations = len(planned.trainings), len(planned.evaluations)
-    assert jobs_in(done) == {"training": trainings, "evaluation": evaluations, "notebook": 2, "all": 1}
-    assert trainings == 3
-    steps = steps_in(done)
-    assert {step.profile for step in steps} == {"cpu"}
-    names = [step.name for step in steps if step.step.__name__ == "_run"]
+    parcels = words_in(done)
+    jobs = {"trainings": 3, "evaluations": len(parcels) - 3, "notebook": 2, "all": 1}
+    assert jobs_in(done) == jobs and len(planned.trainings) == 3
+    assert {step.profile for step in steps_in(done)} == {"cpu"}
+    names = [name for parcel in parcels for name in parcel]
     assert sorted(names) == sorted([*planned.trainings, *planned.evaluations])
-    for name in planned.trainings:
-        parents = [file.parent.name for file in planned.trainings[name].after]
-        assert all(names.index(f"training/{parent}") < names.index(name) for parent in parents)
+    assert len(parcels) < len(planned.trainings) + len(planned.evaluations)
+    for name, step in planned.trainings.items():
+        assert [name] in parcels
+        assert all(names.index(parent) < names.index(name) for parent in step.asks)
 
 
 @pytest.mark.parametrize("config, words", [
@@ -277,6 +290,37 @@ def test_a_batch_with_trainings_and_evaluations_as_jobs(copy, monkeypatch, tmp_p
     assert {path: path.stat().st_size for path in gone} == content
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps, "nothing else was computed again"
     assert jobs_in(plan_of(copy, "profile=cpu", "only=tiny")) == {}
+
+
+def test_a_quick_batch_computes_before_its_notebooks(copy, monkeypatch, tmp_path):
+    """Whose page is made here only if nothing is left to compute. One step can't be taken at first."""
+    monkeypatch.setenv("REPROLIB_STORE", str(tmp_path / "store"))
+    profile, amounts = copy / "params" / "profiles" / "quick.yaml", yaml.safe_dump({"default": AMOUNTS})
+    kept, source = profile.read_text(), copy / "notebooks" / "tables" / "tiny.ipynb"
+    page = source.read_bytes()
+    lazy = PAGE.format(table="tiny").replace("page.compute()", "assert not page.missing_trainings()\n"
+                                             "assert not page.missing_evaluations()")  # fmt: skip
+    try:
+        profile.write_text(amounts)
+        write(copy, "tiny", lazy, '\nnetwork: str = "fmnistconv"')
+        plans = words_in(plan_of(copy, "only=tiny"))
+        evaluations = [name for names in plans for name in names if name.startswith("evaluation/")]
+        in_the_way = run.Store().path(f"{evaluations[0]}.lock").with_suffix("")
+        in_the_way.mkdir(parents=True)
+        failed = make(copy, "tables", "ONLY=tiny")
+        assert failed.returncode != 0 and failed.stderr.count("error: tiny:fmnistconv:evaluation/") == 1
+        assert f"{evaluations[0]}: cannot write" in failed.stderr and "Traceback" not in failed.stderr
+        left = {name for names in words_in(plan_of(copy, "only=tiny")) for name in names}
+        together = next(names for names in plans if evaluations[0] in names)
+        assert left.intersection(together) == {evaluations[0]} and len(together) > 1
+        in_the_way.rmdir()
+        done = make(copy, "tables", "ONLY=tiny")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert pages(copy)[-4:] == files_of("tiny")
+        assert jobs_in(plan_of(copy, "only=tiny")) == {}
+    finally:
+        profile.write_text(kept)
+        source.write_bytes(page)
 
 
 def test_a_moved_checkout_runs():

@@ -18,19 +18,11 @@ TABLE = "table06_fashion_mnist"
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (
-            ["run", "training", "table6_fashion_mnist", "x", "y"],
-            ["unknown table 'table6_fashion_mnist'", f"did you mean '{TABLE}'"],
-        ),
-        (["run", "training", TABLE, "fmnistcon", "y"], ["unknown network 'fmnistcon'", "did you mean 'fmnistconv'"]),
-        (
-            ["run", "training", TABLE, "fmnistconv", "training/0"],
-            ["nothing to compute", "training/0", "start it again"],
-        ),
-        (
-            ["run", "evaluation", TABLE, "fmnistconv", "evaluation/0"],
-            ["nothing to compute", "evaluation/0", "start it again"],
-        ),
+        (["run", "table6_fashion_mnist:x:y"], ["unknown table 'table6_fashion_mnist'", f"did you mean '{TABLE}'"]),
+        (["run", f"{TABLE}:fmnistcon:y"], ["unknown network 'fmnistcon'", "did you mean 'fmnistconv'"]),
+        (["run", f"{TABLE}:fmnistconv:training/0"], ["nothing to compute", "training/0", "start it again"]),
+        (["run", f"{TABLE}:fmnistconv:evaluation/0:1"], ["nothing to compute", "evaluation/0", "start it again"]),
+        (["run", f"{TABLE}:fmnistconv"], [f"'{TABLE}:fmnistconv' is no step", "TABLE:NETWORK:NAME"]),
         (["notebook", "table33_vgg16"], ["unknown page or notebook 'table33_vgg16'"]),
         (["notebook", "table1", "--profile", "cpuu"], ["unknown profile 'cpuu'", "did you mean 'cpu'"]),
         (["publish", TABLE, "fmnistconv", "--profile", "qiuck"], ["unknown profile 'qiuck'", "did you mean 'quick'"]),

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from reprolib.paper import files, notebooks, plan, run
+from reprolib.paper import files, kernels, notebooks, plan, run
 from reprolib.paper.notebooks import NotebookError, UnknownName
 
 KERNEL = {"name": "python3", "display_name": "Python 3"}
@@ -224,10 +224,10 @@ def test_sockets_lie_where_their_paths_are_short_enough(length, usable, monkeypa
         folder = Path(top) / ("x" * (length - len(top) - 1))
         folder.mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(folder))
-        assert (notebooks.short_folder() == str(folder)) == usable
-        assert len(f"{notebooks.short_folder()}/kernel-abcdefgh/kernel-5") <= 107
+        assert (kernels.short_folder() == str(folder)) == usable
+        assert len(f"{kernels.short_folder()}/kernel-abcdefgh/kernel-5") <= 107
         monkeypatch.setattr(os, "access", lambda path, mode: False)
-        assert "set TMPDIR" in sentence(NotebookError, notebooks.short_folder)
+        assert "set TMPDIR" in sentence(NotebookError, kernels.short_folder)
 
 
 # --- what is stored -------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ the defence makes of it. An attack ends on an image as soon as it is broken, so 
 from __future__ import annotations
 
 import functools
+import math
 
 import pandas as pd
 import torch
@@ -31,8 +32,11 @@ from reprolib.paper.run import published
 
 GPU = (20e12, "20 TFLOP/s of one GPU")
 SUSTAINED = {"cpu": (0.1e12, "0.1 TFLOP/s of two cores"), "gpu": GPU, "paper": GPU}  # our assumptions
+PARTS = ("autoattack", "square")
 ATTACK_STEP = 2  # in forward passes
 SQUARE = 50 // 2  # steps' worth of queries for each step of the attack; a query is half a step
+# seconds on top of the operations, or at the least; roughly what the quick profile's small ones take on a CPU
+TRAINING, EVALUATION, STEP = 2, 0.1, 0.01
 AUTOATTACK = 1 + 9 + 9 + SQUARE  # APGD-CE, and towards each of nine classes APGD-T and FAB-T
 CASCADE = 2 * 21 + 9 + 11 * 101  # two short PGDs, the order of nine classes, and eleven runs if none is given up
 
@@ -100,6 +104,22 @@ def computation(evaluation: Evaluation) -> str:
     return str((attacks.content(attack), rest))
 
 
+def training_seconds(network: Trained, epochs: int, profile: str) -> float:
+    """What so many epochs of a training may take at the assumed speed, in quick at that of `cpu`."""
+    return TRAINING + training_operations(network, epochs) / _speed(profile)
+
+
+def attack_seconds(evaluation: Evaluation, profile: str) -> float:
+    """What an attack may take: something between its least and its most, of AutoAttack's parts the most."""
+    least, most = steps(evaluation)
+    likely = most if evaluation.attack.name in PARTS else math.sqrt(least * most)
+    return EVALUATION + likely * max(_step_operations(evaluation) / _speed(profile), STEP)
+
+
+def _speed(profile: str) -> float:
+    return SUSTAINED[profile if profile in SUSTAINED else "cpu"][0]
+
+
 def training_operations(network: Trained, epochs: int) -> float:
     """Floating-point operations of so many epochs of a training, without its parents'."""
     images = network.train or data.describe(network.data).train
@@ -108,16 +128,20 @@ def training_operations(network: Trained, epochs: int) -> float:
 
 def attack_operations(evaluation: Evaluation) -> tuple[float, float]:
     """Floating-point operations of an attack: if each image falls at once, and if none ever does."""
-    made_on = evaluation.source or evaluation.network  # showing the images to another network costs next to nothing
-    step = ATTACK_STEP * forward_operations(made_on, evaluation.data) * evaluation.size
+    step = _step_operations(evaluation)
     least, most = steps(evaluation)
     return step * least, step * most
+
+
+def _step_operations(evaluation: Evaluation) -> float:
+    made_on = evaluation.source or evaluation.network  # showing the images to another network costs next to nothing
+    return ATTACK_STEP * forward_operations(made_on, evaluation.data) * evaluation.size
 
 
 def steps(evaluation: Evaluation) -> tuple[int, int]:
     """Gradients per image, at least and at most. By the last iterate a run goes to its end, unless it cannot move."""
     attack = evaluation.attack
-    if attack.name in ("autoattack", "square"):
+    if attack.name in PARTS:
         return 1, attack.get("steps") * (AUTOATTACK if attack.name == "autoattack" else SQUARE)
     if attack.name == "cascade":
         return 1, CASCADE

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from reprolib import data
 from reprolib.paper.plan import AnyNetwork, Plan, SpecError, load_plan, trainings
-from reprolib.paper.run import evaluate
+from reprolib.paper.run import costs, evaluate
 from reprolib.paper.run.page import Page, load_data
+from reprolib.paper.run.parcels import Parcel, Step, pack
 from reprolib.paper.run.store import Store
 
-
-@dataclass(frozen=True)
-class Step:
-    """A training or an evaluation, by the first page that asks for it."""
-
-    kind: str  # "training" or "evaluation"
-    table: str
-    network: str
-    profile: str
-    name: str  # in the store
-    file: Path  # which is there when the step is done
-    epochs: tuple[int, ...] = ()  # at which a training is looked at, by any page
-    after: tuple[Path, ...] = ()  # files of other steps that it waits for
-
-    @property
-    def command(self) -> str:
-        """What `python -m reprolib` is told, quoted for a shell."""
-        epochs = ["--epochs", *map(str, self.epochs)] if self.epochs else []
-        return shlex.join(["run", self.kind, self.table, self.network, self.name, "--profile", self.profile, *epochs])
+Datasets = dict[tuple[str, int], data.Dataset]
 
 
 @dataclass
 class Steps:
-    """All that the pages of a batch need, and the files that each page waits for.
+    """All that the pages of a batch need, and what each page waits for.
 
     Only what is missing now is waited for. The rest is listed too, since a process of the batch that reads the plan
     later, on another machine say, finds more of it done.
@@ -48,7 +29,16 @@ class Steps:
     store: Store = field(default_factory=Store)
     trainings: dict[str, Step] = field(default_factory=dict)  # by name in the store
     evaluations: dict[str, Step] = field(default_factory=dict)
-    pages: dict[str, list[Path]] = field(default_factory=dict)  # by record
+    pages: dict[str, list[Parcel]] = field(default_factory=dict)  # by record
+    parcels: dict[str, Parcel] = field(default_factory=dict)  # by the name of each of their steps
+
+    def before(self, parcel: Parcel) -> list[Parcel]:
+        """The parcels that make what this one's steps need."""
+        return [each for each in self._making(n for step in parcel.missing for n in step.asks) if each is not parcel]
+
+    def _making(self, names: Iterable[str]) -> list[Parcel]:
+        steps = [self.trainings.get(name) or self.evaluations[name] for name in names]
+        return list(dict.fromkeys(self.parcels[step.name] for step in steps if not step.done))
 
 
 def plan_steps(wanted: Iterable[tuple[str, str]], profile: str, *, without_data: bool = False) -> Steps:
@@ -59,34 +49,43 @@ def plan_steps(wanted: Iterable[tuple[str, str]], profile: str, *, without_data:
     """
     found = Steps()
     store = found.store
-    datasets: dict[tuple[str, int], data.Dataset] = {}
+    datasets: Datasets = {}
     pages = [_page(load_plan(table, network, profile), datasets, without_data) for table, network in wanted]
-    untrained = [page.missing_trainings() for page in pages]
+    looks: dict[str, set[int]] = {}
     missing: dict[str, set[int]] = {}
-    for name, (_, epochs) in [item for those in untrained for item in those.items()]:
-        missing[name] = missing.get(name, set()) | set(epochs)
-    for page, waited_for in zip(pages, untrained, strict=True):
-        for training, looks in page.plan.trainings.values():
+    asked: dict[str, list[str]] = {}  # by record
+    for page in pages:
+        untrained = page.missing_trainings()
+        asked[page.plan.page.record] = [*untrained, *page.evaluations()]
+        for training, epochs in page.plan.trainings.values():
+            looks.setdefault(page.shelf.name(training), set()).update(epochs)
+        for name, (_, epochs) in untrained.items():
+            missing.setdefault(name, set()).update(epochs)
+    for page in pages:
+        by = page.plan.page.table, page.plan.page.network
+        for training, _ in page.plan.trainings.values():
             name = page.shelf.name(training)
-            looks = sorted(missing.get(name, looks))
-            file = store.path(f"{name}/epoch-{looks[-1]:04d}")
-            step = _step(page, profile, "training", name, file, _files([training.parent], page, found, missing))
-            found.trainings.setdefault(name, replace(step, epochs=tuple(looks)))
-        files = [found.trainings[name].file for name in waited_for]
+            at = tuple(sorted(missing.get(name, looks[name])))
+            file = store.path(f"{name}/epoch-{at[-1]:04d}")
+            seconds = costs.training_seconds(training, max(looks[name]), profile)
+            asks = _names([training.parent], page)
+            found.trainings.setdefault(name, Step(*by, name, file, name not in missing, seconds, asks, at))
         for name, evaluation in page.evaluations().items():
-            after = _files([evaluation.network, evaluation.source], page, found, missing)
-            found.evaluations.setdefault(name, _step(page, profile, "evaluation", name, store.path(name), after))
-            files += [] if store.has(name) else [store.path(name)]
-        found.pages[page.plan.page.record] = files
+            seconds = costs.attack_seconds(evaluation, profile)
+            asks = _names([evaluation.network, evaluation.source], page)
+            step = Step(*by, name, store.path(name), store.has(name), seconds, asks)
+            found.evaluations.setdefault(name, step)
+    found.parcels = pack([*found.trainings.values(), *found.evaluations.values()])
+    found.pages = {record: found._making(names) for record, names in asked.items()}
     return found
 
 
-def _page(plan: Plan, datasets: dict[tuple[str, int], data.Dataset], without_data: bool) -> Page:
+def _page(plan: Plan, datasets: Datasets, without_data: bool, device: str = "cpu") -> Page:
     """The page, with its data shared by all the pages that have the same."""
     which = plan.data, plan.amounts.train
     if which not in datasets:
         try:
-            datasets[which] = load_data(plan, "cpu")  # names alone are wanted, no GPU
+            datasets[which] = load_data(plan, device)
         except data.DataError:
             if not without_data:
                 raise
@@ -95,32 +94,51 @@ def _page(plan: Plan, datasets: dict[tuple[str, int], data.Dataset], without_dat
     return Page(plan, dataset=datasets[which])
 
 
-def _step(page: Page, profile: str, kind: str, name: str, file: Path, after: tuple[Path, ...]) -> Step:
-    return Step(kind, page.plan.page.table, page.plan.page.network, profile, name, file, after=after)
+def _names(asked: list[AnyNetwork | None], page: Page) -> tuple[str, ...]:
+    """Of the trainings behind these networks."""
+    found = [training for network in asked if network for training in trainings(network)]
+    return tuple(dict.fromkeys(page.shelf.name(training) for training in found))
 
 
-def _files(asked: list[AnyNetwork | None], page: Page, found: Steps, missing: dict[str, set[int]]) -> tuple[Path, ...]:
-    """The checkpoints of these networks that other steps make."""
-    names = {page.shelf.name(training) for network in asked if network for training in trainings(network)}
-    return tuple(found.trainings[name].file for name in sorted(names & missing.keys()))
+def take(words: Iterable[str], profile: str) -> Iterator[tuple[str, Exception]]:
+    """Take the steps of these words, see `Step.word`; gives those that failed, after which the others are taken."""
+    words, bench = list(words), Bench(profile)
+    for word in words:
+        try:
+            bench.take(word, progress=len(words) == 1)
+        except Exception as error:  # whatever it was, the other steps can be taken
+            yield word, error
 
 
-def run_training(page: Page, name: str, epochs: list[int]) -> None:
-    """A page's training of that name, at these epochs, or at those where the page itself looks at it."""
-    known = {page.shelf.name(training): (training, at) for training, at in page.plan.trainings.values()}
-    training, usual = _named(name, known)
-    page.shelf.train(training, epochs or usual)
+class Bench:
+    """Where steps are taken: it keeps their pages, since reading one takes a second."""
 
+    def __init__(self, profile: str):
+        self.profile = profile
+        self.datasets: Datasets = {}
+        self.known: dict[tuple[str, str], tuple[Page, dict[str, Any]]] = {}
 
-def run_evaluation(page: Page, name: str) -> None:
-    """A page's evaluation of that name."""
-    evaluate.evaluate(_named(name, page.evaluations()), page.shelf)
+    def take(self, word: str, *, progress: bool) -> None:
+        """Compute what a step's word says, unless it is there."""
+        if word.count(":") < 2:
+            raise SpecError(f"{word!r} is no step; expected TABLE:NETWORK:NAME, and a training's epochs after it")
+        table, network, name, *epochs = word.split(":")
+        page, known = self._opened(table, network)
+        if name not in known:
+            raise SpecError(
+                f"there is nothing to compute under the name {name}: code, declarations or data are others than when "
+                "the batch was planned; start it again"
+            )
+        if name.startswith("training/"):
+            training, usual = known[name]
+            page.shelf.train(training, [int(epoch) for epoch in epochs] or usual, progress=progress)
+        else:
+            evaluate.evaluate(known[name], page.shelf, progress=progress)
 
-
-def _named(name: str, known: dict[str, Any]) -> Any:
-    if name not in known:
-        raise SpecError(
-            f"there is nothing to compute under the name {name}: code, declarations or data are others than when the "
-            "batch was planned; start it again"
-        )
-    return known[name]
+    def _opened(self, table: str, network: str) -> tuple[Page, dict[str, Any]]:
+        if (table, network) not in self.known:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            page = _page(load_plan(table, network, self.profile), self.datasets, without_data=False, device=device)
+            trained = {page.shelf.name(training): (training, at) for training, at in page.plan.trainings.values()}
+            self.known[table, network] = page, trained | page.evaluations()
+        return self.known[table, network]

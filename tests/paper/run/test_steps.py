@@ -1,7 +1,5 @@
 """What a batch has to compute: each training and evaluation once for all pages, in an order that can be followed."""
 
-import shlex
-
 import pytest
 
 from reprolib import data
@@ -31,67 +29,86 @@ def test_a_training_is_one_step_over_the_epochs_of_all_pages():
     assert tuned.file == six.store.path(f"{tuned.name}/epoch-0002")
     assert steps.trainings[names["11-P1"]].epochs == (2,)
     parent = steps.trainings[names["undefended"]]
-    assert not parent.after
-    assert all(step.after == (parent.file,) for step in steps.trainings.values() if step != parent)
+    assert not parent.asks
+    assert all(step.asks == (parent.name,) for step in steps.trainings.values() if step != parent)
 
 
-def test_an_evaluation_is_one_step_and_waits_for_the_networks_that_it_asks():
+def test_an_evaluation_is_one_step_and_asks_for_its_networks():
     steps, six, eleven = plan_steps(PAGES, "quick"), page(), page("table11")
     assert set(steps.evaluations) == set(six.evaluations()) | set(eleven.evaluations())
     assert len(steps.evaluations) < len(six.evaluations()) + len(eleven.evaluations()), "some are the same"
     for each in (six, eleven):
         for name, evaluation in each.evaluations().items():
             asked = [evaluation.network, *([evaluation.source] if evaluation.source else [])]
-            files = {steps.trainings[each.shelf.name(network)].file for network in asked}
-            assert files <= set(steps.evaluations[name].after)
+            assert {each.shelf.name(network) for network in asked} <= set(steps.evaluations[name].asks)
             assert steps.evaluations[name].file == each.store.path(name)
 
 
 def test_a_page_waits_for_all_that_it_asks_and_for_nothing_else():
-    steps, eleven = plan_steps(PAGES, "quick"), page("table11")
-    asked = {steps.evaluations[name].file for name in eleven.evaluations()}
-    asked |= {steps.trainings[eleven.shelf.name(training)].file for training, _ in eleven.plan.trainings.values()}
-    assert set(steps.pages["table11_epochs"]) == asked
-    assert len(steps.pages["table06_fashion_mnist"]) > len(asked)
+    steps, eleven = plan_steps([*PAGES, ("table03", "resnet20")], "quick"), page("table11")
+    asked = [*eleven.evaluations(), *(eleven.shelf.name(training) for training, _ in eleven.plan.trainings.values())]
+    assert set(steps.pages["table11_epochs"]) == {steps.parcels[name] for name in asked}
+    assert not set(steps.pages["table03_resnet20"]) & set(steps.pages["table11_epochs"])
 
 
 def test_steps_are_taken_as_commands_and_what_is_done_is_waited_for_no_more(capsys):
     six = page()
     name = six.shelf.name(six.plan.networks["undefended", 0])
-    before = plan_steps(PAGES, "quick")
-    assert cli.main(shlex.split(before.trainings[name].command)) == 0
-    assert before.trainings[name].file.exists()
-
     clean = next(job.evaluation for job in six.plan.ladder if job.row == "clean")
-    step = before.evaluations[evaluate.name_of(clean, six.shelf)]
-    assert cli.main(shlex.split(step.command)) == 0
-    assert step.file.exists()
+    before = plan_steps(PAGES, "quick")
+    taken = before.trainings[name], before.evaluations[evaluate.name_of(clean, six.shelf)]
+    command = ["run", *(step.word for step in taken)]
+    assert cli.main(command) == 0
+    assert all(step.file.exists() for step in taken)
     assert float(evaluate.outcome(clean, six.shelf).correct.double().mean()) > 0.5
+    assert capsys.readouterr().out.startswith("2 trainings and attacks of table06_fashion_mnist: started")
 
     after = plan_steps(PAGES, "quick")
-    assert after.trainings.keys() == before.trainings.keys() and after.evaluations.keys() == before.evaluations.keys()
-    done = {step.file, before.trainings[name].file}
-    waits = [*after.trainings.values(), *after.evaluations.values()]
-    assert not any(done & set(step.after) for step in waits)
-    assert set(after.pages["table06_fashion_mnist"]) == set(before.pages["table06_fashion_mnist"]) - done
-    assert cli.main(shlex.split(step.command)) == 0, "a step that is done is done again in no time"
-    assert not capsys.readouterr().out
+    steps = [*before.trainings.values(), *before.evaluations.values()]
+    now = {step.name: step for step in [*after.trainings.values(), *after.evaluations.values()]}
+    assert [step for step in steps if now[step.name].done] == list(taken)
+    for step in steps:
+        parcel = after.parcels[step.name]
+        assert [each.name for each in parcel.steps] == [each.name for each in before.parcels[step.name].steps]
+        assert (step.word in parcel.command) == (step not in taken)
+    assert cli.main(command) == 0, "steps that are done are done again in no time"
 
 
-def test_an_attack_on_a_network_that_is_not_trained_says_so(capsys):
-    steps = plan_steps(PAGES, "quick")
-    assert cli.main(shlex.split(next(iter(steps.evaluations.values())).command)) == 1
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("error: ") and "run the training" in said
+def test_a_step_that_fails_leaves_the_others_of_its_parcel_done(capsys, monkeypatch):
+    """Also where nobody thought of what went wrong, and where the batch was planned with another version."""
+    six, steps = page(), plan_steps(PAGES[:1], "quick")
+    name = six.shelf.name(six.plan.networks["undefended", 0])
+    untrained = next(step for step in steps.evaluations.values() if name not in step.asks[-1:])
+    asked = [step for step in steps.evaluations.values() if step.asks == (name,)][:2]
+    run_it, failing = evaluate.evaluate, asked[0].name
+
+    def broken(evaluation, shelf, **options):
+        if evaluate.name_of(evaluation, shelf) == failing:
+            raise ArithmeticError("out of numbers")
+        run_it(evaluation, shelf, **options)
+
+    monkeypatch.setattr(evaluate, "evaluate", broken)
+    unknown = f"{untrained.table}:{untrained.network}:evaluation/0"
+    words = [unknown, untrained.word, steps.trainings[name].word, *(step.word for step in asked)]
+    assert cli.main(["run", *words]) == 1
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(said) == 3
+    assert said[0].startswith(f"error: {unknown}: there is nothing to compute")
+    assert said[1].startswith(f"error: {untrained.word}: the store has no training") and "run the training" in said[1]
+    assert said[2] == f"error: {asked[0].word}: out of numbers"
+    assert steps.trainings[name].file.exists() and asked[1].file.exists() and not asked[0].file.exists()
+    failing = ""
+    assert cli.main(["run", *words[2:]]) == 0, "the same command goes on from there"
+    assert asked[0].file.exists()
 
 
 def test_a_store_that_cannot_be_written(monkeypatch, tmp_path, capsys):
     (tmp_path / "file").write_text("no folder")
-    command = shlex.split(next(iter(plan_steps(PAGES[:1], "quick").trainings.values())).command)
+    command = ["run", next(iter(plan_steps(PAGES[:1], "quick").trainings.values())).word]
     monkeypatch.setenv("REPROLIB_STORE", str(tmp_path / "file" / "store"))
     assert cli.main(command) == 1
     err = capsys.readouterr().err
-    assert err.startswith("error: cannot write") and "REPROLIB_STORE" in err and err.count("\n") == 1
+    assert err.startswith(f"error: {command[1]}: cannot write") and "REPROLIB_STORE" in err and err.count("\n") == 1
 
 
 def test_a_plan_can_be_shown_without_the_data(monkeypatch, tmp_path):
@@ -104,4 +121,4 @@ def test_a_plan_can_be_shown_without_the_data(monkeypatch, tmp_path):
         plan_steps(pages, "cpu")
     steps = plan_steps(pages, "cpu", without_data=True)
     assert len(steps.trainings) == 3
-    assert len(steps.pages["table03_resnet20"]) == len(steps.trainings) + len(steps.evaluations)
+    assert set(steps.pages["table03_resnet20"]) == set(steps.parcels.values())

@@ -1,0 +1,65 @@
+"""Kernels for notebooks: of this interpreter and this checkout, whatever else a machine has installed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from reprolib.paper.files import ROOT
+
+if TYPE_CHECKING:
+    from jupyter_client import AsyncKernelManager
+
+SOCKET_PATH = 107  # bytes that a socket's path may have
+SOCKET_NAME = len("/kernel-xxxxxxxx/kernel-5")
+
+
+class NotebookError(RuntimeError):
+    """A notebook failed; the message names the cell, the error and where to look."""
+
+
+@contextlib.contextmanager
+def kernel() -> Iterator[AsyncKernelManager]:
+    """A kernel of this interpreter and this checkout, whatever else is installed, on sockets in a folder of its own:
+    notebooks that start together would race for ports or file names."""
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_core.utils import run_sync
+
+    with tempfile.TemporaryDirectory(prefix="kernel-", dir=short_folder()) as sockets:
+        here = KernelSpecManager(kernel_dirs=[])  # a python3 that somebody installed for all projects would go first
+        manager = AsyncKernelManager(
+            kernel_name="python3", kernel_spec_manager=here, transport="ipc", ip=f"{sockets}/kernel"
+        )
+        spec = manager.kernel_spec
+        assert spec is not None  # ipykernel brings it
+        spec.env["PYTHONPATH"] = python_path()
+        try:
+            yield manager
+        finally:  # papermill leaves a kernel that it was given running
+            if manager.has_kernel:
+                run_sync(manager.shutdown_kernel)(now=True)
+
+
+def python_path() -> str:
+    """PYTHONPATH with this checkout first: an environment may be shared with another one, whose code it would take."""
+    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join(dict.fromkeys([str(ROOT), *filter(None, others)]))
+
+
+def short_folder() -> str:
+    """A folder for sockets, whose paths may have 107 bytes: the usual one for temporary files, if that is short enough.
+
+    Raises NotebookError when none can be used.
+    """
+    usual = tempfile.gettempdir()
+    for folder in (usual, os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/var/tmp", "/dev/shm"):
+        if folder and len(os.fsencode(folder)) + SOCKET_NAME <= SOCKET_PATH and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    raise NotebookError(
+        f"the folder for temporary files, {usual}, is too long for the sockets of a kernel; set TMPDIR to one of at "
+        f"most {SOCKET_PATH - SOCKET_NAME} characters"
+    )

@@ -123,6 +123,8 @@ def fit(
         if not (isinstance(y, Tensor) and y.dtype == torch.int64 and (y.shape, y.device) == (x.shape[:1], x.device)):
             raise ValueError(f"{name} labels are {described(y)}; expected a tensor int64 [{len(x)}] on {x.device}")
     check_network(model)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("no parameter of the network requires a gradient, so nothing can be trained; unfreeze some")
     run = Run(model, images, labels, defence or Defence(), recipe, seed, test)
     with untouched(run.model), torch.no_grad():  # before hours are spent on it: is there a class for each label?
         classes = answer(run.model, run.images[:1].float() / 255).shape[1]

@@ -413,3 +413,10 @@ def test_a_recipe_that_makes_no_sense(name, value):
         Recipe(**{name: value})
     message = str(caught.value)
     assert message.startswith(f"{name} is {value!r}; expected") and "\n" not in message
+
+
+def test_a_frozen_network_is_refused():
+    frozen = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).requires_grad_(False)
+    images, labels = torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 0])
+    with pytest.raises(ValueError, match="no parameter of the network requires a gradient"):
+        training.fit(frozen, images, labels, epochs=1, progress=False)

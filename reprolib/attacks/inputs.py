@@ -58,7 +58,9 @@ def check_attack(attack: Any) -> None:
     fields = vars(attack)  # which are frozen for others
     fields["eps"] = check_eps(attack.eps)
     if "alpha" in fields:
-        fields["alpha"] = check_number("alpha", attack.alpha)
+        fields["alpha"] = check_number(
+            "alpha", attack.alpha, "a number from 0 to 1 on the images' scale (2/255, not 2)", most=1
+        )
     for name, limits in COUNTS.items():
         if name in fields and (name, fields[name]) != ("slots", None):
             fields[name] = check_count(name, fields[name], *limits)

@@ -40,14 +40,14 @@ def check(
     judged": answers that are noise or depend on the batch, fewer than 50 images, gradients that nobody can follow.
 
     Args:
-        model: classifier of 4 classes or more, images float32 [B, C, H, W] in [0, 1] -> logits [B, K].
+        model: classifier, images float32 [B, C, H, W] in [0, 1] -> logits [B, K].
             Probabilities will do as well.
         parent: the undefended network with the same classes, or None: then nothing is carried over from it.
         data: images float32 [n, C, H, W] in [0, 1] and labels int64 [n], on the networks' device; 1000 if possible.
         attack: makes the attack whose robust accuracy is claimed from a network, for example
             functools.partial(pgd, eps=0.3, alpha=0.01, steps=100, restarts=10, loss="logits", decision="last").
         draws: random points of the ball for each image. progress: show a bar.
-    Raises ValueError: no images, fewer than 4 classes, a parent with other classes, an attack that is none or has
+    Raises ValueError: no images, a parent with other classes, an attack that is none or has
         radius 0, and what attacks raise, but for networks without a gradient.
     The networks' modes, their gradients and the global random numbers are left untouched, also after an exception."""
     images, labels = data
@@ -58,8 +58,6 @@ def check(
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []), untouched(model, parent or model):
         case = Case(model, parent, images.detach(), labels, made, draws)
         classes, parents = case.logits.shape[1], answer(parent or model, case.images[:2]).shape[1]
-        if classes < 4:
-            raise ValueError(f"the network has {classes} classes; AutoAttack's targeted parts need 4 or more")
         if classes != parents:
             hint = "give the network that it was made from, or None"
             raise ValueError(f"the parent has {parents} classes and the network {classes}; {hint}")

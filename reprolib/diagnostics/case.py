@@ -142,7 +142,8 @@ class Case:
 
     def try_autoattack(self) -> None:
         if more_than_few(self.standing):
-            white = tuple(name for name in attacks.STANDARD if name != "Square")
+            able = self.logits.shape[1] >= 4  # as many as targeted parts need
+            white = tuple(name for name in attacks.STANDARD if name != "Square" and (able or not name.endswith("-T")))
             self.try_attack(WHITE, AutoAttack(self.network, self.attack.eps, parts=white))
             self.try_attack(SQUARE, AutoAttack(self.network, self.attack.eps, parts=("Square",)), by_gradient=False)
 

@@ -43,7 +43,7 @@ def check(function: Callable[..., Any]) -> Callable[..., Any]:
 def fault(function: Callable[..., Any], exercise: Exercise) -> str | None:
     """What is wrong with a student's function, as the end of "not yet, because ..."; None where it is right."""
     if function is exercise.solution:
-        return "this is the solution, with which the lesson went on: run the cell with your own function first"
+        return "the cell above has put no function of yours in its place: look for an error in it, or for another name"
     for given in exercise.cases(torch.Generator().manual_seed(0)):
         hers = copy.deepcopy(given)
         try:

@@ -83,7 +83,7 @@ def test_a_function_that_changes_what_it_is_given_is_not_right():
 
 def test_checking_twice_does_not_take_the_solution_for_the_students_own(said):
     check(the_solution)
-    assert "not yet: because this is the solution" in box(said)
+    assert "not yet: because the cell above has put no function of yours" in box(said)
 
 
 def test_another_name_is_refused_with_the_nearest_one():

@@ -67,4 +67,4 @@ def test_the_readme_runs_as_printed(folder):
         timeout=280,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "withstand it" in done.stdout and "sound before" in done.stdout
+    assert "withstand it" in done.stdout and "quick check before" in done.stdout

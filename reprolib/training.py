@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from reprolib import streams
-from reprolib.attacks.inputs import check_choice, check_count, check_labels, check_network, described
+from reprolib.attacks.inputs import check_choice, check_count, check_labels, check_network, check_pair, described
 from reprolib.attacks.network import answer, untouched
 from reprolib.defenses.base import Defence
 from reprolib.devices import flushed_denormals, has_fast_bfloat16
@@ -114,6 +114,8 @@ def fit(
         if value is not None and not isinstance(value, kind):
             raise ValueError(f"{name} is {value!r}; expected a {kind.__name__} such as {kind()!r}")
     recipe = recipe or Recipe()
+    if test is not None:
+        check_pair("test", test)
     check_count("epochs", epochs, 1)
     if recipe.target is not None and test is None:
         raise ValueError(f"the recipe rests at {recipe.target:g} % test accuracy; give it `test` images, or no target")

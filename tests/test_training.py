@@ -11,7 +11,7 @@ from small_networks import Small, Spy, bytes_of, new, same
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from reprolib import defenses, training
+from reprolib import data, defenses, training
 from reprolib.training import Recipe
 
 ADAM = Recipe(optimizer="adam", lr=3e-3, batch_size=60)
@@ -420,3 +420,10 @@ def test_a_frozen_network_is_refused():
     images, labels = torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 0])
     with pytest.raises(ValueError, match="no parameter of the network requires a gradient"):
         training.fit(frozen, images, labels, epochs=1, progress=False)
+
+
+def test_a_split_is_no_pair_of_tensors():
+    sample = data.load("fashion-mnist-sample", train_size=20, test_size=10)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    with pytest.raises(ValueError, match=r"^test is a Split; expected a pair of tensors, \(images, labels\)"):
+        training.fit(network, sample.train.images, sample.train.labels, epochs=1, test=sample.test, progress=False)

@@ -68,6 +68,12 @@ def check_attack(attack: Any) -> None:
         raise ValueError(f"bfloat16 is {shown(attack.bfloat16)}; expected True or False")
 
 
+def check_pair(name: str, value: object) -> None:
+    """Images and labels that belong together."""
+    if not (isinstance(value, tuple | list) and len(value) == 2):
+        raise ValueError(f"{name} is {described(value)}; expected a pair of tensors, (images, labels)")
+
+
 def shown(value: object) -> str:
     """A wrong value as a sentence can name it: its first characters on one line."""
     return " ".join(repr(value).split())[:80]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from reprolib.attacks import LinfAttack, check_images, untouched
+from reprolib.attacks.inputs import check_pair
 from reprolib.attacks.network import answer
 from reprolib.diagnostics.answers import why_not_judged
 from reprolib.diagnostics.case import Case, Make
@@ -50,6 +51,7 @@ def check(
     Raises ValueError: no images, a parent with other classes, an attack that is none or has
         radius 0, and what attacks raise, but for networks without a gradient.
     The networks' modes, their gradients and the global random numbers are left untouched, also after an exception."""
+    check_pair("data", data)
     images, labels = data
     if len(images) == 0:
         raise ValueError("there are no images to check the claim on")

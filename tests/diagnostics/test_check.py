@@ -130,6 +130,7 @@ class NotFinite(nn.Module):
         ({"attack": lambda net: net}, ["attack makes a Sequential", "LinfAttack"]),
         ({"attack": partial(AutoAttack, eps=0.1)}, ["attack makes a AutoAttack"]),
         ({"attack": partial(pgd, eps=0.0, alpha=0.02, steps=3)}, ["eps is 0"]),
+        ({"data": torch.zeros(2)}, ["data is", "(images, labels)"]),
         ({"model": template(PATTERNS[:4])}, ["0 to 3"]),
         ({"model": NotFinite()}, ["not finite"]),
         ({"parent": template(PATTERNS[:6])}, ["parent has 6 classes", "the network 5", "or None"]),

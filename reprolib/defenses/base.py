@@ -5,6 +5,7 @@ which every hook is handed: the network, its optimiser, the training set, the pl
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,9 +15,18 @@ if TYPE_CHECKING:
     from reprolib.training import Batch, Run
 
 
+HOOKS = ("network", "begin", "images", "loss", "step")
+
+
 @dataclass(frozen=True)
 class Defence:
     """Plain training, and the skeleton of all others."""
+
+    def __init_subclass__(cls) -> None:
+        """Raises TypeError for a method that is nearly called like a hook: nothing would ever call it."""
+        for name in [name for name, value in vars(cls).items() if callable(value) and name not in HOOKS]:
+            if near := difflib.get_close_matches(name, HOOKS, n=1, cutoff=0.85):
+                raise TypeError(f"{cls.__name__} has a method {name!r}, which nothing calls; did you mean {near[0]!r}?")
 
     passes: ClassVar[int] = 1  # how often an epoch shows each training image; the paper's union of images and copies: 2
 

@@ -350,3 +350,14 @@ def test_augmented_images_reach_every_method(tiny):
             new(Spy), tiny.train.images, tiny.train.labels, defence, Recipe(augment=True), epochs=1, progress=False
         )
         assert not set(bytes_of(torch.cat(Spy.seen))) <= originals
+
+
+@pytest.mark.parametrize("name, hook", [("image", "images"), ("steps", "step"), ("networks", "network")])
+def test_a_misspelt_hook_is_refused(name, hook):
+    """It would be a defence that does nothing."""
+    with pytest.raises(TypeError, match=f"Mine has a method '{name}', which nothing calls; did you mean '{hook}'"):
+        type("Mine", (defenses.Defence,), {name: lambda self, *rest: None})
+
+
+def test_a_number_may_be_called_nearly_like_a_hook():
+    assert type("Mine", (defenses.Defence,), {"steps": 3})().steps == 3

@@ -10,12 +10,16 @@ VERDICTS = ("right", "too high", "about nothing", "not judged")  # what a claim 
 STANDARD_ERRORS = 3  # above chance
 
 
-def wilson(count: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share, in percent (Wilson 1927)."""
-    z2, p = 1.96**2, count / n
-    centre, half = p + z2 / (2 * n), math.sqrt(z2 * p * (1 - p) / n + z2**2 / (4 * n**2))
-    low, high = ((centre + sign * half) / (1 + z2 / n) for sign in (-1, 1))
-    return 100 * min(max(low, 0.0), p), 100 * max(high, p)  # rounding must not put the share outside
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """The 95 % interval (low, high) in percent of a share of `successes` among `n` independent examples (Wilson 1927).
+
+    Raises ValueError unless 0 <= successes <= n and n >= 1."""
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"wilson needs 0 <= successes <= n and n >= 1, not successes={successes}, n={n}")
+    from scipy.stats import binomtest  # slow to import, and most users of the claims need no interval
+
+    interval = binomtest(int(successes), int(n)).proportion_ci(0.95, method="wilson")
+    return 100 * float(interval.low), 100 * float(interval.high)
 
 
 def chance(case: Case) -> tuple[float, float]:
@@ -28,12 +32,11 @@ def chance(case: Case) -> tuple[float, float]:
 def what_it_keeps(case: Case) -> str:
     n, (low, high) = len(case.labels), wilson(int(case.standing.sum()), len(case.labels))
     kept, clean = f"{share(case.standing):.1f} % of {n} images", f"{share(case.correct):.1f} %"
-    text = (
-        f"The network keeps {'at most ' if unsure(case) else ''}{kept} within eps {case.attack.eps:.4g} (95 % interval "
-    )
-    text += f"{low:.1f} to {high:.1f} %); unattacked it is right on {clean}. "
+    at_most, within = "at most " if unsure(case) else "", f"within eps {case.attack.eps:.4g}"
+    text = f"The network keeps {at_most}{kept} {within} (95 % interval {low:.1f} to {high:.1f} %); "
+    text += f"unattacked it is right on {clean}. "
     *tried, last = case.broken
-    needed = f"So many stand after {', '.join(tried)} and {last}."
+    needed = f"That is what stands after {', '.join(tried)} and {last}."
     text += needed if SQUARE in case.broken else "So few stand that AutoAttack was not needed."
     if case.parent_keeps is not None and case.survive_parents is not None:
         text += f" Its parent keeps {share(case.parent_keeps):.1f} % under ten steps of PGD; on the images that these "
@@ -47,7 +50,8 @@ def notes(case: Case) -> list[str]:
     """What a reader should know whatever the answers."""
     said = []
     if case.probabilities:
-        said.append("Its outputs are probabilities; their logarithms were attacked, which are as good as logits.")
+        good = "as good as logits up to a margin of 69"
+        said.append(f"Its outputs are probabilities; their logarithms were attacked, which are {good}.")
     if not case.has_gradient:
         without = "only attacks without one could try: Square, noise, and images made to fool its parent"
         said.append(f"The network gives no gradient with respect to its input, so {without}.")

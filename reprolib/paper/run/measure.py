@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from reprolib import attacks, data, training
+from reprolib.diagnostics.verdict import wilson
 from reprolib.paper.plan import LOSSES, Cell, Decision, Job, Plan, Trained, epoch_of, known_claims
 from reprolib.paper.run.page import Page
 
@@ -25,21 +26,6 @@ def share(mask: Tensor) -> dict[str, Any]:
     hits, n = int(mask.sum()), len(mask)
     low, high = wilson(hits, n)
     return {"value": round(100 * hits / n, 2), "low": round(low, 2), "high": round(high, 2), "n": n}
-
-
-def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval (low, high) in percent for a share of `successes` among `n` independent examples.
-
-    Raises ValueError unless 0 <= successes <= n, n >= 1 and 0 < confidence < 1.
-    """
-    if n < 1 or not 0 <= successes <= n:
-        raise ValueError(f"wilson needs 0 <= successes <= n and n >= 1, not successes={successes}, n={n}")
-    if not 0 < confidence < 1:
-        raise ValueError(f"wilson needs a confidence between 0 and 1, such as 0.95, not {confidence}")
-    from scipy.stats import binomtest  # slow to import, and most users of the claims need no interval
-
-    interval = binomtest(int(successes), int(n)).proportion_ci(confidence, method="wilson")
-    return 100 * float(interval.low), 100 * float(interval.high)
 
 
 def gain(defended: Tensor, undefended: Tensor) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from scipy.stats import norm
 from torch import Generator, Tensor
 
 from reprolib import attacks, patches, streams
+from reprolib.diagnostics.verdict import wilson as wilson_interval
 from reprolib.paper.plan import Cell
-from reprolib.paper.run.measure import wilson as wilson_interval
 
 
 @dataclass(frozen=True)

@@ -48,11 +48,6 @@ def test_wilson_refuses_impossible_counts(bad):
         wilson(*bad)
 
 
-def test_wilson_refuses_a_confidence_in_percent():
-    with pytest.raises(ValueError, match="between 0 and 1, such as 0.95, not 95"):
-        wilson(5, 10, confidence=95)
-
-
 @pytest.mark.parametrize(("hits", "n"), [(0, 1), (1, 1), (0, 100), (100, 100), (37, 100), (1, 10_000), (8999, 10_000)])
 def test_share_is_wilsons_interval(hits, n):
     found = share(mask(hits, n))

@@ -119,10 +119,8 @@ class AutoPGD:
 
     It climbs cross-entropy, or `targeted_dlr`, whose run r has target number r; `first` is the number of run 0."""
 
-    momentum, enough = (
-        0.75,
-        0.75,
-    )  # enough: share of a window's steps that must have raised the loss for its size to stay
+    momentum = 0.75
+    enough = 0.75  # share of a window's steps that must have raised the loss for its size to stay
 
     def __init__(
         self, gradients: Gradients, eps: float, seed: int, first: int = 0, steps: int = 100, targeted: bool = False

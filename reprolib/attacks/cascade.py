@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from reprolib.attacks.autoattack import AutoPGD
 from reprolib.attacks.inputs import Options, check_attack, check_choice, shown
-from reprolib.attacks.linf import LinfAttack, _SignSteps
+from reprolib.attacks.linf import LinfAttack, SignSteps
 from reprolib.attacks.network import Gradients, Probabilities, logit_of, loss_per_image, targeted_dlr, untouched
 from reprolib.attacks.slots import AttackResult, Resume, Rows, Save, Slots, begun
 
@@ -59,7 +59,7 @@ class Cascade:
         with untouched(network):
             images, ids, slots, result = begun(self, network, images, labels, ids, resume)
             for name, count in RUNS.items():
-                stage = _Aimed(self, network, first) if name == "targeted" else _SignSteps(self._pgd(network, name))
+                stage = _Aimed(self, network, first) if name == "targeted" else SignSteps(self._pgd(network, name))
                 Slots(stage, images, labels, ids, result, count, slots, first, self.runs).run(save)
                 first += count
         result.adversarial[result.robust()] = images[result.robust()]

@@ -61,7 +61,7 @@ class LinfAttack:
         are not finite or not [B, K], or that gives no gradient with respect to its input."""
         with untouched(self.model):
             images, ids, slots, result = begun(self, self.model, images, labels, ids, resume)
-            queue = Slots(_SignSteps(self), images, labels, ids, result, self.runs, slots, decision=self.decision)
+            queue = Slots(SignSteps(self), images, labels, ids, result, self.runs, slots, decision=self.decision)
             return queue.run(save)
 
     @property
@@ -90,7 +90,7 @@ def pgd(
 ATTACKS = {"fgsm": fgsm, "ifgsm": ifgsm, "pgd": pgd}
 
 
-class _SignSteps:
+class SignSteps:
     """The loop: after `step` steps of its run, a row stands at iterate `x`, in the ball between `lower` and `upper`."""
 
     def __init__(self, attack: LinfAttack):

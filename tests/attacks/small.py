@@ -1,7 +1,9 @@
 """What the tests of attacks share: small networks whose answers are known, and ways to look at results."""
 
 import copy
+from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -154,3 +156,17 @@ class NoGradient(nn.Module):
             return self.net(images.detach()) * self.scale
         with torch.no_grad() if self.how == "no_grad" else torch.inference_mode():
             return self.net(images)
+
+
+def result_when_killed(attack: Any, images: Tensor, labels: Tensor, calls: float) -> AttackResult:
+    """What an attack has saved when it is killed after so many evaluations; `slots.SAVE_EVERY` says how often."""
+    saved: list[AttackResult] = []
+
+    def save(result: AttackResult) -> None:
+        if result.calls > calls:
+            saved.append(copy.deepcopy(result))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        attack.run(images, labels, save=save)
+    return saved[0]

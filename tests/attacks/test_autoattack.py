@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torchattacks
+from attacks.small import result_when_killed
 from conftest import TOY_EPS, Scale
 from torch import Tensor, nn
 
@@ -123,20 +124,9 @@ def test_results_do_not_depend_on_slots_or_order(sturdy, some, whole):
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.9])
 def test_goes_on_where_it_stopped(sturdy, some, whole, monkeypatch, share):
     """Killed at a share of its evaluations, in whichever part that is, it ends where it would have."""
-    attack, saved = AutoAttack(sturdy, TOY_EPS, steps=8), []
     monkeypatch.setattr(slots, "SAVE_EVERY", -1)
-
-    class Killed(Exception):
-        pass
-
-    def save(result):
-        if result.calls > share * whole.calls:
-            saved.append(copy.deepcopy(result))
-            raise Killed
-
-    with pytest.raises(Killed):
-        attack.run(*some, save=save)
-    result = attack.run(*some, resume=saved[0])
+    attack = AutoAttack(sturdy, TOY_EPS, steps=8)
+    result = attack.run(*some, resume=result_when_killed(attack, *some, share * whole.calls))
     assert torch.equal(result.any_run, whole.any_run) and torch.equal(result.next_run, whole.next_run)
     assert result.calls < whole.calls + 40 * 402, "at most the runs that were in flight are run again"
 

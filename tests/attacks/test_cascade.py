@@ -1,10 +1,8 @@
 """Cascade finds what can be worked out by hand, what AutoAttack finds, and gives up what leads nowhere."""
 
-import copy
-
 import pytest
 import torch
-from attacks.small import Linear, assert_same, far_from_the_box
+from attacks.small import Linear, assert_same, far_from_the_box, result_when_killed
 from conftest import TOY_EPS, Scale
 from torch import Tensor, nn
 
@@ -123,19 +121,12 @@ def test_more_classes_cost_no_more():
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.6, 0.9])
 def test_goes_on_where_it_stopped(sturdy, held_out, monkeypatch, share):
     """Killed at a share of its evaluations, in whichever stage that is, it ends bit by bit where it would have."""
-    some, attack, saved = [tensor[:40] for tensor in held_out], cascade(sturdy, TOY_EPS, slots=16), []
-    whole = attack.run(*some)
     monkeypatch.setattr(slots, "SAVE_EVERY", -1)
-
-    def save(result):
-        if result.calls > share * whole.calls:
-            saved.append(copy.deepcopy(result))
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        attack.run(*some, save=save)
-    assert 0 < (saved[0].next_run < attack.runs).sum()
-    assert_same(attack.run(*some, resume=saved[0]), whole)
+    some, attack = [tensor[:40] for tensor in held_out], cascade(sturdy, TOY_EPS, slots=16)
+    whole = attack.run(*some)
+    saved = result_when_killed(attack, *some, share * whole.calls)
+    assert 0 < (saved.next_run < attack.runs).sum()
+    assert_same(attack.run(*some, resume=saved), whole)
 
 
 def test_only_any_iterate_can_be_judged(sturdy):

@@ -13,7 +13,7 @@ from reprolib.paper.show.status import STATUS
 
 ROOT = Path(__file__).resolve().parent.parent
 README, EVIDENCE = ROOT / "README.md", ROOT / "docs" / "evidence.md"
-PAGES = [README, *sorted(ROOT.glob("docs/*.md")), *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), ROOT / "notebooks" / "lessons" / "README.md"]
 
 
 def test_the_status_is_as_the_results_are():
@@ -38,14 +38,14 @@ def test_every_percentage_among_the_findings_is_measured_or_printed(page, least)
     assert set(found) <= known
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
     inside = [link.partition("#")[0] for link in links if not link.startswith(("http", "#"))]
     assert [link for link in inside if not (page.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_pictures_say_what_they_show(page):
     assert all(len(alt) > 40 for alt in re.findall(r"!\[([^]]*)\]", page.read_text(encoding="utf-8")))
 

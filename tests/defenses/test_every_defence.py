@@ -14,8 +14,8 @@ from reprolib.paper.plan.networks import defence_content, make_defence
 from reprolib.training import Recipe
 
 # what a parameter of that name is given here, in whichever defence it occurs
-USUAL = {"eps": 0.1, "alpha": 0.5, "steps": 2, "replays": 2, "rho": 0.5, "size": 7, "count": 1, "weight_bits": 2,
-         "activation_bits": 2}  # fmt: skip
+USUAL = {"eps": 0.1, "alpha": 0.5, "steps": 2, "inner": 2, "replays": 2, "rho": 0.5, "size": 7, "count": 1,
+         "weight_bits": 2, "activation_bits": 2, "width": 4, "average_from": 1, "feature_weight": 5.0}  # fmt: skip
 ALL = {
     name: {field.name: USUAL[field.name] for field in dataclasses.fields(defence)}
     for name, defence in defenses.named().items()
@@ -146,8 +146,9 @@ def test_a_value_that_makes_no_sense_is_refused_before_any_training(name, parame
 
 
 @pytest.mark.parametrize("name, parameter, value", [
-    ("free_at", "eps", 8), ("pgd_at", "eps", 8), ("patched", "size", 2), ("patched", "count", 3),
-    ("quantised", "weight_bits", 17), ("quantised", "activation_bits", 31),
+    ("free_at", "eps", 8), ("pgd_at", "eps", 8), ("fgsm_at", "eps", 8), ("yopo", "alpha", 2), ("patched", "size", 2),
+    ("patched", "count", 3), ("quantised", "weight_bits", 17), ("quantised", "activation_bits", 31),
+    ("l2l_da", "eps", 8), ("l2l_da", "steps", 0), ("l2l_da", "width", 0), ("manifold_mixup", "alpha", 0),
 ])  # fmt: skip
 def test_a_value_out_of_range(name, parameter, value):
     message = refusal(name, **ALL[name] | {parameter: value})
@@ -179,7 +180,7 @@ def test_patches_that_do_not_fit_into_the_images(tiny):
         training.fit(new(), split.images, split.labels, defenses.Patched(15, 2), epochs=1, progress=False)
 
 
-@pytest.mark.parametrize("name", ["high_frequency", "quantised"])
+@pytest.mark.parametrize("name", ["high_frequency", "quantised", "yopo"])
 def test_a_network_without_convolutions(name, tiny):
     network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     with pytest.raises(ValueError, match="no convolution"):

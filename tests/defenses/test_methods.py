@@ -9,24 +9,13 @@ import scipy.signal
 import scipy.stats
 import torch
 import torch.nn.functional as F
-from small_networks import Normalised, Small, Spy, bytes_of, new, same
+from defenses.small import Linear, started
+from small_networks import Small, Spy, bytes_of, new, same
 from torch import nn
 
-from reprolib import attacks, defenses, patches, training
+from reprolib import defenses, patches, training
 from reprolib.networks.quantized import quantized_weights
-from reprolib.training import Batch, Recipe, Run
-
-
-def started(model: nn.Module, defence, images, labels, batch_size: int = 60, seed: int = 5, **recipe) -> Run:
-    """A run before its first step, with plain gradient descent where nothing else is said."""
-    usual = {"optimizer": "sgd", "lr": 0.01, "batch_size": batch_size}
-    return Run(model.train(), images, labels, defence, Recipe(**usual | recipe), seed, None)
-
-
-def batch_of(run: Run, rows: list[int]) -> Batch:
-    chosen = torch.tensor(rows)
-    return Batch(run.images[chosen], run.labels[chosen], chosen, torch.zeros(len(rows), dtype=torch.bool))
-
+from reprolib.training import Recipe, Run
 
 # --- patched and unmodified copies ------------------------------------------------------------------------------------
 
@@ -85,85 +74,6 @@ def test_images_and_copies_are_mixed(tiny):
         assert 0 < share < 1
 
 
-# --- PGD-AT -----------------------------------------------------------------------------------------------------------
-
-EPS = 0.1
-
-
-class Linear(nn.Module):
-    """Two classes of 4x4 images, whose worst images are known: each pixel moves by eps towards the other class."""
-
-    def __init__(self):
-        super().__init__()
-        self.fc = nn.Linear(16, 2)
-        self.shown: list[torch.Tensor] = []
-
-    def forward(self, images):
-        if self.training:
-            self.shown.append(images.detach().clone())
-        return self.fc(images.flatten(1))
-
-    def worst(self, images, labels, eps):
-        """[B, 1, 4, 4]: clip(x + eps * sign(w_other - w_label), 0, 1)."""
-        w = self.fc.weight
-        return (images + eps * (w[1 - labels] - w[labels]).sign().view_as(images)).clamp(0, 1).detach()
-
-
-@pytest.fixture
-def two_classes():
-    generator = torch.Generator().manual_seed(3)
-    images = torch.randint(0, 256, (40, 1, 4, 4), generator=generator).to(torch.uint8)
-    return images, torch.randint(0, 2, (40,), generator=generator)
-
-
-def test_pgd_at_trains_on_the_worst_images_of_the_ball(two_classes):
-    images, labels = two_classes
-    run = started(new(Linear), defenses.PGDAT(eps=EPS, alpha=0.05, steps=10), images, labels)
-    batch = batch_of(run, list(range(40)))
-    worst = run.model.worst(images.float() / 255, labels, EPS)  # of the weights before the step
-    loss = run.defence.step(run, batch)
-    (shown,) = run.model.shown
-    assert torch.allclose(shown, worst, atol=1e-6)
-    with torch.no_grad():
-        clean = F.cross_entropy(new(Linear)(images.float() / 255), labels)
-    assert loss > clean and not loss.requires_grad
-
-
-def test_pgd_ats_images_are_the_attacks_and_lie_in_the_ball(tiny):
-    defence = defenses.PGDAT(eps=EPS, alpha=0.03, steps=3)
-    run = started(new(), defence, tiny.train.images, tiny.train.labels)
-    batch = batch_of(run, [9, 3, 200, 17])
-    clean = batch.images.float() / 255
-    attack = attacks.pgd(run.model, EPS, 0.03, 3, restarts=1, loss="logits", decision="last", seed=run.step_seed())
-    answers = run.model(clean).argmax(1)  # an attack that judges leaves alone what is wrong from the start
-    batch.labels.copy_(answers)
-    found = defence.images(run, batch)
-    assert torch.equal(found, attack.run(clean, answers, batch.rows).adversarial)
-    assert (found - clean).abs().max() <= EPS + 1e-6 and found.min() >= 0 and found.max() <= 1
-    assert run.model.training and all(p.requires_grad for p in run.model.parameters()), "it goes on training"
-
-
-def test_pgd_at_starts_anew_at_random_in_each_step(tiny):
-    """Without a step, what is left of the attack is its start."""
-    defence = defenses.PGDAT(eps=EPS, alpha=0.0, steps=0)
-    run = started(new(), defence, tiny.train.images, tiny.train.labels)
-    batch = batch_of(run, list(range(50)))
-    first = defence.images(run, batch)
-    run.batch += 1
-    second = defence.images(run, batch)
-    inside = (batch.images >= 26) & (batch.images <= 229)  # whose ball is nowhere clipped
-    moved = ((first - batch.images.float() / 255) / EPS)[inside]
-    assert scipy.stats.kstest(moved.numpy()[::7], "uniform", args=(-1, 2)).pvalue > 0.01
-    assert not torch.equal(first, second)
-
-
-def test_pgd_at_leaves_batch_statistics_to_the_training(tiny):
-    """While the attack looks for images, batch normalisation is in eval mode: its statistics are those of one pass."""
-    run = started(new(Normalised), defenses.PGDAT(eps=EPS, alpha=0.03, steps=3), tiny.train.images, tiny.train.labels)
-    run.defence.step(run, batch_of(run, list(range(30))))
-    assert int(run.model.features[1].num_batches_tracked) == 1
-
-
 # --- Mixup ------------------------------------------------------------------------------------------------------------
 
 
@@ -216,42 +126,6 @@ def test_mixup_smooths_both_labels_where_the_recipe_says_so():
         run = started(new(Linear), defenses.Mixup(), images.to(torch.uint8), labels, label_smoothing=smoothing)
         losses.append(float(run.defence.loss(run, images, labels).detach()))
     assert losses[0] != losses[1]
-
-
-# --- Free AT ----------------------------------------------------------------------------------------------------------
-
-
-def test_free_at_replays_a_batch_and_the_perturbation_outlives_it(two_classes):
-    images, labels = two_classes
-    run = started(new(Linear), defenses.FreeAT(eps=EPS, replays=3), images, labels, batch_size=8)
-    clean = images.float() / 255
-    delta = torch.zeros(8, 1, 4, 4)
-    for rows in ([0, 1, 2, 3, 4, 5, 6, 7], [8, 9, 10, 11, 12, 13, 14, 15], [16, 17, 18]):
-        del run.model.shown[:]
-        some = clean[rows]
-        weights = []
-        hook = run.optimizer.register_step_pre_hook(lambda *_: weights.append(run.model.fc.weight.detach().clone()))  # noqa: B023
-        run.defence.step(run, batch_of(run, rows))
-        hook.remove()
-        assert len(run.model.shown) == len(weights) == 3, "each replay moves the network"
-        for shown, w in zip(run.model.shown, weights, strict=True):
-            assert torch.allclose(shown, (some + delta[: len(rows)]).clamp(0, 1), atol=1e-6)
-            # the loss of a linear network climbs towards the other class, whatever the image
-            climb = (w[1 - labels[rows]] - w[labels[rows]]).sign().view_as(some)
-            delta[: len(rows)] = (delta[: len(rows)] + EPS * climb).clamp(-EPS, EPS)
-        assert torch.allclose(run.memory["delta"], delta, atol=1e-6)
-        assert run.memory["delta"].abs().max() <= EPS + 1e-7
-    assert not torch.equal(weights[0], weights[1])
-
-
-def test_free_at_shows_images_of_the_ball_and_the_range(tiny):
-    Spy.seen = []
-    run = started(new(Spy), defenses.FreeAT(eps=0.3, replays=2), tiny.train.images, tiny.train.labels)
-    for rows in (range(60), range(60, 120)):
-        run.defence.step(run, batch_of(run, list(rows)))
-    clean = tiny.train.images.float() / 255
-    for shown, rows in zip(Spy.seen, (range(60), range(60), range(60, 120), range(60, 120)), strict=True):
-        assert (shown - clean[list(rows)]).abs().max() <= 0.3 + 1e-6 and shown.min() >= 0 and shown.max() <= 1
 
 
 # --- High Frequency ---------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from reprolib.paper.run import published
 from reprolib.paper.run.keys import entry, key
 from reprolib.paper.run.origin import stamp
 from reprolib.paper.run.store import Store
+
+PAUSE = 20  # times as long as a save took, an epoch goes on without another: what a defence remembers can be large
 
 
 @dataclass(frozen=True)
@@ -109,12 +112,20 @@ class Shelf:
                 self._fit(network, missing, name, progress)
 
     def _fit(self, network: Trained, wanted: list[int], name: str, progress: bool) -> None:
+        due = 0.0
+
         def save(run: training.Run) -> None:
+            nonlocal due
+            started = time.monotonic()
+            if run.batch > 0 and started < due:
+                return
             if run.batch == 0 and run.epoch in wanted:
                 meta = {"history": run.history, "seconds": round(run.seconds, 2), **stamp(run.images.device)}
                 self.store.save(f"{name}/epoch-{run.epoch:04d}", run.model.state_dict(), meta)
             # after the checkpoint: a kill between the two must not skip it
             self.store.save(f"{name}/latest", *run.state())
+            ended = time.monotonic()
+            due = ended + PAUSE * (ended - started)
 
         model = _built(network).to(self.dataset.train.images.device)
         if network.parent is not None:

@@ -20,6 +20,7 @@ from reprolib.paper import files
 from reprolib.paper.files import StoreError
 from reprolib.paper.plan import Changed, Pretrained, SpecError, Trained, Voted
 from reprolib.paper.run import keys, origin
+from reprolib.paper.run import networks as shelves
 from reprolib.paper.run.networks import Shelf
 from reprolib.paper.run.store import Store
 
@@ -67,7 +68,7 @@ def die() -> None:
 def begin(save_every: float) -> None:
     """What a child process needs: it shares the code with this process, not what the fixtures changed."""
     small_networks.register()
-    training.SAVE_EVERY = save_every
+    training.SAVE_EVERY, shelves.PAUSE = save_every, 0.0
 
 
 def train_and_die_at_step(root, network, fatal):
@@ -141,6 +142,21 @@ def test_killed_again_and_again_at_any_moment(shelf, whole, processes):
         process.join()
     shelf.train(PATCHED, [2], progress=False)
     assert_same(PATCHED, shelf, whole)
+
+
+def test_slow_saves_are_made_less_often(shelf, whole, monkeypatch):
+    """What a training remembers can be large; yet each epoch's end is saved."""
+    monkeypatch.setattr(training, "SAVE_EVERY", -1.0)
+    written = []
+
+    def slow(name, tensors, meta):
+        time.sleep(0.2)
+        written.append((name.rsplit("/")[-1], meta.get("batch")))
+
+    monkeypatch.setattr(shelf.store, "save", slow)
+    monkeypatch.setattr(shelves, "PAUSE", 1000.0)
+    shelf.train(PLAIN, [1, 2], progress=False)
+    assert written == [("latest", 1), ("epoch-0001", None), ("latest", 0), ("epoch-0002", None), ("latest", 0)]
 
 
 def train_together(root, together, counts):

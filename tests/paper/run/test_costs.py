@@ -50,6 +50,8 @@ def test_a_vote_costs_its_members_and_a_changed_network_what_it_did():
     ({"name": "patched", "size": 7, "count": 1}, 6),
     ({"name": "unmodified"}, 6),
     ({"name": "free_at", "eps": 0.1, "replays": 4}, 12),
+    ({"name": "manifold_mixup"}, 3),
+    ({"name": "hidden_space"}, 3),  # its 1024 units cost next to nothing
 ])  # fmt: skip
 def test_training_costs_what_the_defence_makes_of_a_step(defence, factor):
     """Forward and twice backward for each image shown; the first layer, which needs no gradient of its input, less."""

@@ -355,7 +355,7 @@ def test_a_changed_entry_point_changes_its_own_key_and_those_that_are_made_of_it
     ("reprolib.training:NEAR", {"training"}),
     (entry(training.clean_accuracy), {"training"}),
     (entry(training.is_saturated), {"training"}),
-    (entry(seeded), {"weights"}),
+    (entry(seeded), {"weights", "defence hidden_space", "defence l2l_da"}),  # which add layers and a generator
 ])  # fmt: skip
 def test_a_change_reaches_what_it_can_influence_and_nothing_else(touched, place, changed):
     assert touched(place) == changed

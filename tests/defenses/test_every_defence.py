@@ -39,6 +39,7 @@ def test_every_file_of_the_folder_is_tested_here():
     files = {path.stem for path in Path(defenses.__file__).parent.glob("*.py")}
     assert set(ALL) == files - {"__init__", "base"} == set(TRAINED + CHANGES)
     assert {"patched", "unmodified", "pgd_at", "mixup", "free_at", "quantised", "high_frequency"} <= files
+    assert {"quantised_at", "renofeat"} <= files
 
 
 # --- trained ----------------------------------------------------------------------------------------------------------
@@ -149,6 +150,7 @@ def test_a_value_that_makes_no_sense_is_refused_before_any_training(name, parame
     ("free_at", "eps", 8), ("pgd_at", "eps", 8), ("fgsm_at", "eps", 8), ("yopo", "alpha", 2), ("patched", "size", 2),
     ("patched", "count", 3), ("quantised", "weight_bits", 17), ("quantised", "activation_bits", 31),
     ("l2l_da", "eps", 8), ("l2l_da", "steps", 0), ("l2l_da", "width", 0), ("manifold_mixup", "alpha", 0),
+    ("quantised_at", "weight_bits", 17), ("quantised_at", "eps", 8),
 ])  # fmt: skip
 def test_a_value_out_of_range(name, parameter, value):
     message = refusal(name, **ALL[name] | {parameter: value})
@@ -157,6 +159,7 @@ def test_a_value_out_of_range(name, parameter, value):
 
 @pytest.mark.parametrize("name, parameters", [
     ("patched", {"size": 7}), ("free_at", {}), ("pgd_at", {"eps": 0.1}), ("high_frequency", {}), ("quantised", {}),
+    ("quantised_at", {"weight_bits": 2, "activation_bits": 2}), ("renofeat", {}),
 ])  # fmt: skip
 def test_a_missing_parameter(name, parameters):
     assert "is missing" in refusal(name, **parameters)
@@ -181,6 +184,7 @@ def test_patches_that_do_not_fit_into_the_images(tiny):
 
 
 @pytest.mark.parametrize("name", ["high_frequency", "quantised", "yopo"])
+    ("quantised_at", "weight_bits", 17), ("quantised_at", "eps", 8),
 def test_a_network_without_convolutions(name, tiny):
     network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     with pytest.raises(ValueError, match="no convolution"):

@@ -16,7 +16,7 @@ from reprolib.paper.parameters import suggest
 from reprolib.paper.plan.amounts import Amounts, Profile, load_profile
 from reprolib.paper.plan.attacks import Attack, attacks_of
 from reprolib.paper.plan.networks import Changed, Network, Pretrained, Trained, Voted, trainings
-from reprolib.paper.plan.records import LOSSES, Count, Decision, Engine, Loss, Record, Seed, SpecError
+from reprolib.paper.plan.records import LOSSES, Count, Decision, Engine, Labels, Loss, Record, Seed, SpecError
 from reprolib.paper.plan.tables import Column, Page, Row, load_table, table_names
 from reprolib.training import Recipe
 
@@ -27,7 +27,8 @@ LADDER_SIZE = 100  # images on which the sanity ladder is climbed
 class Evaluation(Record):
     """One attack on one network: the first `size` test images of a data set, judged image by image.
 
-    With a source, the adversarial images are made on that network and shown to the first: a transfer attack.
+    With a source, the adversarial images are made on that network and shown to the first: a transfer attack. With
+    predicted labels it knows no true ones, and goes away from the classes that the source predicts.
     """
 
     network: Network
@@ -39,11 +40,14 @@ class Evaluation(Record):
     seed: Seed = 0
     engine: Engine = "reprolib"
     source: Network | None = None
+    labels: Labels = "true"  # what the attack is told; accuracies are always by the true ones
 
     @model_validator(mode="after")
     def _possible(self) -> Evaluation:
         if self.source and (self.decision != "last" or self.engine != "reprolib"):
             raise ValueError("a transfer attack shows the last iterate of engine 'reprolib': decision is 'last'")
+        if self.labels == "predicted" and not self.source:
+            raise ValueError("labels are 'predicted' without a source; say on which network the images are made")
         if self.engine == "torchattacks" and (self.loss, self.decision) != ("logits", "last"):
             raise ValueError(
                 f"engine 'torchattacks' has loss 'logits' and decision 'last', not {self.loss!r} and {self.decision!r};"
@@ -123,7 +127,8 @@ class Plan:
         if column.weights is not None:
             return Pretrained(architecture=architecture, width=width, weights=column.weights)
         if column.members is not None:
-            return Voted(members=[self.network(member, seed) for member in column.members])
+            columns = [self.page.columns[one] if isinstance(one, str) else one for one in column.members]
+            return Voted(members=[self.network(one, seed) for one in columns], voting=column.voting)
         if column.change is not None:
             return Changed(network=self.network(self.page.columns[column.of or ""], seed), change=column.change)
         parent = None if column.parent is None else self.network(self.page.columns[column.parent], seed)
@@ -174,8 +179,9 @@ class Plan:
                 for name, row in self.page.rows.items():
                     at_end = looked_at == network
                     if column in (row.columns or [column]) and (row.epochs or at_end):
-                        asked = self._evaluations(row, looked_at)
-                        asked += self._transfers(row, column, looked_at) if at_end else []
+                        made = self._made(row, column, seed, looked_at)
+                        asked = [made] if made else self._evaluations(row, looked_at)
+                        asked += self._transfers(row, column, looked_at) if at_end and not made else []
                         found += [Job(row=name, column=column, seed=seed, evaluation=one) for one in asked]
         return found
 
@@ -195,6 +201,15 @@ class Plan:
             self._evaluation(row.attack, network, loss=loss, decision="last" if one_step else decision)
             for loss, decision in losses.items()
         ]
+
+    def _made(self, row: Row, column: str, seed: int, network: AnyNetwork) -> Evaluation | None:
+        """The row's attack where its images are made elsewhere, or without true labels: by cross-entropy, once."""
+        if row.labels == "true" and column not in row.made_on:
+            return None
+        on = row.made_on.get(column)
+        source = network if on is None else self.network(self.page.columns[on], self.amounts.seed + seed)
+        told: dict[str, Any] = {"loss": "logits", "decision": "last", "labels": row.labels}
+        return self._evaluation(row.attack, network, source=source, **told)
 
     def _transfers(self, row: Row, column: str, network: AnyNetwork) -> list[Evaluation]:
         """The row's attack, made on the source by cross-entropy from its logits, shown to the other columns."""
@@ -295,7 +310,7 @@ def amounts_of(page: Page, profile: Profile) -> Amounts:
 def used(page: Page, amounts: Amounts) -> dict[str, Any]:
     """The amounts that make this page's record, and no others, so that a later setting cannot disturb it."""
     columns = list(page.columns.values())
-    each = columns + [member for column in columns for member in column.members or []]
+    each = columns + [one for column in columns for one in column.members or [] if isinstance(one, Column)]
     spare = {
         "every": not page.follows_epochs,
         "seeds": all(column.seeds == 1 for column in columns),

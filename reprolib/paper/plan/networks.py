@@ -6,7 +6,7 @@ A record's content names its artefact in the store; the trainings that a table n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, Tag, model_serializer, model_validator
@@ -16,6 +16,8 @@ from reprolib.defenses import Change, Defence
 from reprolib.paper.parameters import checked, suggest
 from reprolib.paper.plan.records import Count, Record, Seed, Share
 from reprolib.training import Recipe
+
+Voting = Literal["hard", "soft"]
 
 
 def _as_recipe(given: Any) -> Any:
@@ -114,9 +116,11 @@ class Pretrained(Record):
 
 
 class Voted(Record):
-    """Several networks that vote (EMPIR); the last one decides where they all differ."""
+    """Several networks that vote (EMPIR): hard, by their classes, the last one deciding where they all differ; or soft,
+    by their mean probability, which is what EMPIR's attacks are made on."""
 
     members: Annotated[list[Network], Field(min_length=2)]
+    voting: Voting = "hard"
 
 
 class Changed(Record):

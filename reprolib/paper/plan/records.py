@@ -19,6 +19,7 @@ PARAMS = ROOT / "params"
 Loss = Literal["margin", "logits", "probabilities"]
 Decision = Literal["any", "last"]
 Engine = Literal["reprolib", "torchattacks"]
+Labels = Literal["true", "predicted"]
 LOSSES: tuple[Loss, ...] = ("margin", "logits", "probabilities")
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]

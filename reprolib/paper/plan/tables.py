@@ -16,8 +16,8 @@ from reprolib import networks
 from reprolib.defenses import Defence
 from reprolib.paper.parameters import suggest
 from reprolib.paper.plan.attacks import Attack, attacks_of
-from reprolib.paper.plan.networks import AChange, ADefence, ARecipe
-from reprolib.paper.plan.records import PARAMS, Count, Decision, Loss, Record, SpecError, read_yaml
+from reprolib.paper.plan.networks import AChange, ADefence, ARecipe, Voting
+from reprolib.paper.plan.records import PARAMS, Count, Decision, Labels, Loss, Record, SpecError, read_yaml
 
 
 class Column(Record):
@@ -31,7 +31,8 @@ class Column(Record):
     architecture: str | None = None  # where it is another than the page's
     seeds: Count = 1  # trainings at most, one for each seed
     weights: str | None = None
-    members: list[Column] | None = None
+    members: list[str | Column] | None = None  # a column by its name, or one of its own
+    voting: Voting = "hard"
     change: AChange | None = None
     of: str | None = None  # the column that is changed
 
@@ -44,7 +45,16 @@ class Column(Record):
             )
         if (self.change is None) != (self.of is None):
             raise ValueError("change and of come together")
+        if self.voting == "soft" and self.members is None:
+            raise ValueError("voting is 'soft' without members; leave it out, or say which networks vote")
         return self
+
+    @property
+    def made_from(self) -> list[str]:
+        """The columns whose networks this one is made from."""
+        members = self.members or []
+        own = [name for member in members if isinstance(member, Column) for name in member.made_from]
+        return [name for name in (self.parent, self.of, *members) if isinstance(name, str)] + own
 
 
 class Row(Record):
@@ -55,6 +65,8 @@ class Row(Record):
     protocols: dict[Loss, str] = {}  # what a loss is shown as, where that is not its own name: logits -> sound
     runs: Count | None = None  # of the attack's restarts, only so many count
     columns: list[str] | None = None  # None: all
+    labels: Labels = "true"  # what the attack is told; "predicted": the classes of the network that it is made on
+    made_on: dict[str, str] = {}  # column -> the one on whose network its adversarial images are made, if not its own
     epochs: bool = True  # whether it is shown along the epochs, on a page that follows them; else at the end alone
 
 
@@ -115,18 +127,19 @@ class Page(Record):
     @model_validator(mode="after")
     def _names_are_known(self) -> Page:
         named = [c for row in self.rows.values() for c in row.columns or []]
-        named += [c for column in self.columns.values() for c in (column.parent, column.of) if c]
+        named += [c for row in self.rows.values() for pair in row.made_on.items() for c in pair]
+        named += [c for column in self.columns.values() for c in column.made_from]
         named += [c for answer in self.claims for c in (answer.column, answer.over) if c]
         named += [*self.shown, *([self.transfer_from] if self.transfer_from else [])]
         for column in named:
             if column not in self.columns:
                 raise ValueError(f"{self.record}: {suggest(column, self.columns, 'column')}")
         for name in self.columns:
-            above, below = set(), self.columns[name].parent or self.columns[name].of
-            while below is not None and below not in above:
-                above.add(below)
-                below = self.columns[below].parent or self.columns[below].of
-            if below is not None:
+            above, below = set[str](), self.columns[name].made_from
+            while below:
+                above |= set(below)
+                below = [c for each in below for c in self.columns[each].made_from if c not in above]
+            if name in above:
                 raise ValueError(f"{self.record}: column {name!r} is made from itself; give it another parent")
         if re.fullmatch(r"[\w-]+", self.record) is None:
             raise ValueError(f"record is {self.record!r}; expected a file name of letters, digits, _ and -")

@@ -15,7 +15,10 @@ from reprolib.paper.run.page import Page
 
 CLEAN, ALL = "Clean", "All attacks"
 # the decision rule under which each protocol is compared with the paper, which judges by the last iterate
-JUDGED = {"clean": None, "sound": "any", "logits": "last", "probabilities": "last", "transfer": "last", "time": None}
+JUDGED = {
+    "clean": None, "sound": "any", "logits": "last", "probabilities": "last", "transfer": "last",
+    "predicted labels": "last", "time": None,
+}  # fmt: skip
 PROTOCOLS = tuple(JUDGED)
 
 Mask = tuple[str, str, Decision | None]  # row, protocol, decision
@@ -97,6 +100,9 @@ def _masks(jobs: list[Job], page: Page) -> dict[Mask, Tensor]:
     for job in jobs:
         row, outcome = page.plan.page.rows[job.row], page.outcome(job)
         loss, decision = job.evaluation.loss, job.evaluation.decision
+        if job.evaluation.labels == "predicted":
+            found[job.row, "predicted labels", "last"] = outcome.last_run < 0
+            continue
         if job.evaluation.source is not None:
             found[job.row, "transfer", "last"] = outcome.robust("last")
             continue

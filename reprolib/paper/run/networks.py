@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from reprolib import data, networks, training
 from reprolib.networks.layers import seeded
-from reprolib.networks.voted import Voted as Vote
+from reprolib.networks.voted import SoftVote, Vote
 from reprolib.paper.files import ROOT, StoreError
 from reprolib.paper.plan import AnyNetwork, Changed, Pretrained, SpecError, Trained, Voted, read_network
 from reprolib.paper.run import published
@@ -25,6 +25,7 @@ from reprolib.paper.run.origin import stamp
 from reprolib.paper.run.store import Store
 
 PAUSE = 20  # times as long as a save took, an epoch goes on without another: what a defence remembers can be large
+VOTES = {"hard": Vote, "soft": SoftVote}
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class Shelf:
             record = network.content() | {"weights": _sha256(path, path.stat().st_mtime_ns, path.stat().st_size)}
             return key("pretrained", record, "", [networks.ARCHITECTURES[network.architecture]])
         if isinstance(network, Voted):
-            return key("voted", {"members": [self.identity(member) for member in network.members]}, "", [entry(Vote)])
+            record = network.content() | {"members": [self.identity(member) for member in network.members]}
+            return key("voted", record, "", [entry(VOTES[network.voting])])
         record = network.content() | {"network": self.identity(network.network)}
         return key("changed", record, "", [entry(type(network.change))])
 
@@ -81,7 +83,7 @@ class Shelf:
         elif isinstance(network, Pretrained):
             model = _pretrained(network)
         elif isinstance(network, Voted):
-            model = Vote([self.load(member) for member in network.members])
+            model = VOTES[network.voting]([self.load(member) for member in network.members])
         else:
             assert isinstance(network, Changed)
             model = network.change(self.load(network.network))

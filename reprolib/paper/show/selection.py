@@ -46,7 +46,8 @@ def asked(cells: Iterable[Cell], protocol: str, decision: str | None, **wanted: 
 
 def main_rows(plan: Plan) -> list[str]:
     """The attacks that are measured under all of the page's losses, the others being beside them: its subject."""
-    return [name for name, row in plan.page.rows.items() if row.losses is None and row.columns is None]
+    rows = plan.page.rows.items()
+    return [name for name, row in rows if row.losses is None and row.columns is None and row.labels == "true"]
 
 
 def given_rows(plan: Plan) -> list[str]:

@@ -75,6 +75,8 @@ def test_every_shown_column_meets_every_row_of_it_with_every_loss(plan):
             wanted = row.losses or plan.page.losses
             if column not in (row.columns or [column]):
                 assert not jobs
+            elif row.labels == "predicted" or column in row.made_on:
+                assert len(jobs) == 1 and jobs[0].evaluation.source and not at_end
             else:
                 assert {(e.loss, e.decision) for e in at_end} == {
                     (loss, "last" if row.attack.name == "fgsm" else decision) for loss, decision in wanted.items()
@@ -216,6 +218,59 @@ def test_transfer_attacks_are_the_sources_last_iterates_by_cross_entropy():
         made = job.evaluation.crafting()
         assert made.network == undefended and made.source is None and (made.loss, made.decision) == ("logits", "last")
         assert made.attack == job.evaluation.attack
+
+
+EMPIR = {
+    "M1": {"recipe": "adam", "defence": {"name": "quantised", "weight_bits": 4, "activation_bits": 2}},
+    "M2": {"recipe": "adam", "defence": {"name": "quantised", "weight_bits": 2, "activation_bits": 2}},
+    "M3": {"recipe": "adam"},
+    "EMPIR": {"members": ["M1", "M2", "M3"], "seeds": 2},
+    "EMPIR, soft": {"members": ["M1", "M2", "M3"], "voting": "soft"},
+}
+
+
+def empir(**rows) -> Plan:
+    fields = {"columns": EMPIR, "shown": ["M3", "EMPIR"], "claims": [], "rows": rows, "transfer_from": "M1"}
+    return planned(type(TABLE06)(**TABLE06.content() | fields))
+
+
+def test_attacked_as_empir_did_it():
+    """Without true labels, on the averaged probabilities, or on the member of full precision; on a single network, its
+    own. One evaluation, whatever the page's losses, and none on the transfer's source."""
+    plan = empir(
+        FGSM={"attack": {"name": "fgsm", "eps": 0.1}, "labels": "predicted", "made_on": {"EMPIR": "EMPIR, soft"}},
+        BIM={"attack": {"name": "fgsm", "eps": 0.1}, "labels": "predicted", "made_on": {"EMPIR": "M3"}},
+    )
+    found = {(job.row, job.column, job.seed): job.evaluation for job in plan.jobs}
+    assert len(found) == len(plan.jobs) == 2 * 3
+    for (_, column, seed), asked in found.items():
+        assert asked.network == plan.networks[column, seed]
+        assert (asked.labels, asked.loss, asked.decision) == ("predicted", "logits", "last")
+        made = asked.crafting()
+        assert (made.labels, made.source) == ("predicted", None)
+    for seed in (0, 1):
+        vote = plan.networks["EMPIR", seed]
+        assert vote.voting == "hard" and [one.seed for one in vote.members] == [seed] * 3
+        assert found["FGSM", "EMPIR", seed].source == Voted(members=vote.members, voting="soft")
+        assert found["BIM", "EMPIR", seed].source == vote.members[2]
+    assert found["FGSM", "M3", 0].source == plan.networks["M3", 0]
+
+
+def test_a_row_may_have_its_images_from_another_column_with_true_labels():
+    plan = empir(FGSM={"attack": {"name": "fgsm", "eps": 0.1}, "made_on": {"EMPIR": "M3"}})
+    made = [job.evaluation for job in plan.jobs if job.column == "EMPIR"]
+    assert [(one.source, one.labels) for one in made] == [(plan.networks["EMPIR", seed].members[2], "true")
+                                                          for seed in (0, 1)]  # fmt: skip
+    own = [job.evaluation for job in plan.jobs if job.column == "M3" and not job.evaluation.source]
+    assert {one.loss for one in own} == set(LOSSES), "other columns are attacked as ever"
+
+
+def test_predicted_labels_without_a_source_are_refused():
+    """What is judged by true labels would be an attack that has seen them."""
+    fields = {"network": network(), "attack": PGD, "loss": "logits", "decision": "last", "data": "x", "size": 1}
+    with pytest.raises(SpecError, match="labels are 'predicted' without a source"):
+        Evaluation(**fields, labels="predicted")
+    assert "labels" not in Evaluation(**fields, source=network()).content(), "and old evaluations keep their content"
 
 
 def test_one_attack_of_20_restarts_answers_for_fewer():

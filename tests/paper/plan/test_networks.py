@@ -28,6 +28,7 @@ NETWORKS = {
     "fine-tuned from a changed one": trained(parent=Changed(network=PARENT, change=SMOOTHED)),
     "pre-trained": WEIGHTS,
     "voted": Voted(members=[PARENT, CHILD, WEIGHTS]),
+    "voted softly": Voted(members=[PARENT, CHILD, WEIGHTS], voting="soft"),
     "changed": Changed(network=CHILD, change=SMOOTHED),
     "changed vote": Changed(network=Voted(members=[PARENT, WEIGHTS]), change=SMOOTHED),
 }

@@ -135,6 +135,8 @@ def test_a_recipe_is_given_by_name_or_with_what_differs():
     ({"recipe": {"like": "adam", "batchsize": 3}}, ["did you mean 'batch_size'"]),
     ({"recipe": "adam", "parents": "undefended"}, ["did you mean 'parent'"]),
     ({"recipe": "adam", "seeds": 0}, ["Column.seeds", "0"]),
+    ({"recipe": "adam", "voting": "soft"}, ["'soft' without members"]),
+    ({"members": ["M1", "M2"], "voting": "majority"}, ["Column.voting", "'majority'"]),
 ])  # fmt: skip
 def test_a_column_that_makes_no_sense(fields, words):
     message = sentence(Column, **fields)
@@ -210,6 +212,13 @@ COLUMNS, ROWS = TABLE06["columns"], TABLE06["rows"]
     ({"networks_of": "table06_fashion_mnist"}, ["table06_fashion_mnist has its networks from"]),
     ({"networks_of": "table03"}, ["table03", "known: vgg16, resnet50, resnet20"]),
     ({"columns": COLUMNS | {"x": {"recipe": "adam", "parent": "x"}}}, ["'x' is made from itself"]),
+    ({"columns": COLUMNS | {"x": {"members": ["7-P1", "x"]}}}, ["'x' is made from itself"]),
+    ({"columns": COLUMNS | {"x": {"members": ["7-P1", "7P2"]}}}, ["did you mean '7-P2'"]),
+    ({"columns": COLUMNS | {"x": {"members": ["7-P1", {"recipe": "adam", "parent": "undefnded"}]}}},
+     ["did you mean 'undefended'"]),
+    ({"rows": {"FGSM": {"made_on": {"7-P1": "undefnded"}}}}, ["did you mean 'undefended'"]),
+    ({"rows": {"FGSM": {"made_on": {"7P1": "undefended"}}}}, ["did you mean '7-P1'"]),
+    ({"rows": {"FGSM": {"labels": "prediction"}}}, ["Row.labels", "'predicted'"]),
     ({"columns": COLUMNS | {"x": "adam"}}, ["column 'x' is 'adam'", "a mapping"]),
     ({"columns": 3}, ["columns is 3"]),
     ({"rows": {"FGSM": 3}}, ["row 'FGSM' is 3"]),

@@ -18,7 +18,7 @@ from torch import nn
 from reprolib import attacks, data
 from reprolib.attacks import slots
 from reprolib.networks.quantized import quantized
-from reprolib.networks.voted import Voted as Vote
+from reprolib.networks.voted import Vote
 from reprolib.paper.files import StoreError
 from reprolib.paper.plan import Attack, Changed, Evaluation, Pretrained, Trained, Voted
 from reprolib.paper.run import evaluate, keys, origin
@@ -201,6 +201,7 @@ def test_every_part_of_an_evaluation_is_in_its_name(shelf):
         asked(attack=Attack(name="autoattack", eps=0.08), loss="logits"),
         asked(attack=Attack(name="square", eps=0.08), loss="logits"),
         asked(network=Voted(members=[TRAINED, EARLIER])), asked(network=Voted(members=[EARLIER, TRAINED])),
+        asked(network=Voted(members=[TRAINED, EARLIER], voting="soft")),
         *(asked(network=Changed(network=TRAINED, change={"name": "high_frequency", "rho": rho})) for rho in (0.1, 0.2)),
     ]  # fmt: skip
     names = [name_of(other, shelf) for other in others]
@@ -368,6 +369,29 @@ def test_who_wants_the_same_adversarial_images_makes_what_nobody_else_is_making(
     assert all(map(shelf.store.has, parts)) and shelf.store.has(name_of(transferred(), shelf))
 
 
+def test_without_true_labels_it_goes_away_from_what_the_source_predicts(shelf, tiny):
+    """By hand; and what it pushes into the true class counts as right, as in EMPIR's code."""
+    wanted = transferred(labels="predicted", attack=PGD.but(eps=0.3, alpha=0.1, steps=5, restarts=1), loss="logits")
+    found = attacked(wanted, shelf)
+    images, labels = tiny.test.images.float() / 255, tiny.test.labels
+    source, network = shelf.load(EARLIER), shelf.load(TRAINED)
+    with torch.no_grad():
+        told = source(images).argmax(1)
+    assert not torch.equal(told, labels)
+    attack = attacks.pgd(source, 0.3, 0.1, 5, 1, loss="logits", decision="last")
+    made = attack.run(images, told).adversarial
+    assert torch.equal(found.last_run < 0, attacks.is_right(network, made, labels))
+    assert torch.equal(found.correct, attacks.is_right(network, images, labels))
+    assert ((found.last_run < 0) & ~found.correct).any(), "some image that was wrong has come right"
+    assert not torch.equal(made, attack.run(images, labels).adversarial), "which true labels would not have made"
+
+
+def test_what_the_attack_is_told_is_in_both_names(shelf):
+    true, predicted = transferred(), transferred(labels="predicted")
+    assert name_of(true, shelf) != name_of(predicted, shelf)
+    assert name_of(true.crafting(), shelf) != name_of(predicted.crafting(), shelf)
+
+
 def test_the_source_is_in_the_name(shelf):
     others = [asked(decision="last"), transferred(), asked(decision="last", source=TRAINED),
               asked(decision="last", source=Trained(**TRAINED.content() | {"seed": 1}))]  # fmt: skip
@@ -398,6 +422,7 @@ def kinds(shelf, tiny, tmp_path) -> dict:
         "fine-tuned from it": normalised,
         "quantised": few,
         "a vote": Voted(members=[few, normalised, TRAINED]),
+        "a soft vote": Voted(members=[few, normalised, TRAINED], voting="soft"),
         "smoothed": Changed(network=normalised, change=smoothed),
         "a smoothed vote": Changed(network=Voted(members=[normalised, TRAINED]), change=smoothed),
         "a vote of smoothed ones": Voted(members=[Changed(network=few, change=smoothed), weights]),

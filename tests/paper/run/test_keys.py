@@ -13,7 +13,7 @@ from reprolib import attacks, defenses, networks, training
 from reprolib.networks.cpu.folding import folded
 from reprolib.networks.layers import seeded
 from reprolib.networks.quantized import quantized
-from reprolib.networks.voted import Voted
+from reprolib.networks.voted import Vote
 from reprolib.paper.run import evaluate, keys
 from reprolib.paper.run.keys import definitions, digest, entry, key
 
@@ -279,7 +279,7 @@ FOLDER = Path(reprolib.__file__).parent
 ENTRIES = {
     **{f"network {name}": place for name, place in networks.ARCHITECTURES.items()},
     **{f"defence {name}": entry(kind) for name, kind in defenses.named().items()},
-    "vote": entry(Voted),
+    "vote": entry(Vote),
     "training": entry(training.Run),
     "weights": entry(seeded),
     "LinfAttack": entry(attacks.LinfAttack),

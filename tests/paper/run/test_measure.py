@@ -135,6 +135,28 @@ def test_transfer_stands_beside_the_other_protocols(cells, column, kept):
         assert f"T6.{attack}.7-P1" in claims if column == "7-P1" else claims == {None}
 
 
+def test_attacked_without_true_labels_an_image_counts_as_right_that_the_attack_has_made_so(tiny, tmp_path):
+    """As EMPIR's code counts: on the adversarial images alone. Other rows are as ever, and clean accuracy is theirs."""
+    page = plan.load_table("table06_fashion_mnist")["fmnistconv"]
+    rows = {"FGSM": page.rows["FGSM"], "as EMPIR": page.rows["FGSM"].model_copy(update={"labels": "predicted"})}
+    update = {"shown": ["undefended"], "rows": rows, "claims": [plan.Answer(claim="T6.FGSM.{column}", row="as EMPIR")]}
+    planned = plan.Plan(page.model_copy(update=update), amounts(), "cpu")
+    plain = survived_by(90, 40)
+
+    def outcome(job):
+        right = torch.arange(TEST) >= 15  # also the last ten, which are wrong without an attack
+        runs = torch.where(right, -1, 0).to(torch.int16)
+        return {"correct": mask(90), "any_run": runs, "last_run": runs.clone()} if job.row == "as EMPIR" else plain
+
+    cells = run.measure(fill(planned, tiny, tmp_path, outcome))
+    found = [cell for cell in cells if cell.row == "as EMPIR"]
+    assert [(cell.protocol, cell.decision, cell.value) for cell in found] == [("predicted labels", "last", 85.0)]
+    assert found[0].claim == "T6.FGSM.undefended" and found[0].judged
+    assert only(cells, row="Clean", protocol="clean").value == 90
+    assert only(cells, row="FGSM", protocol="sound").value == 50
+    assert only(cells, row="All attacks", protocol="sound").value == 50
+
+
 def test_nothing_transfers_to_the_source_and_no_gain_is_taken_over_it(cells):
     transferred = [c for c in cells if c.protocol == "transfer"]
     assert transferred and not [c for c in transferred if c.column == "undefended" or c.claim == "X19"]

@@ -15,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from reprolib import data, defenses, networks, training
 from reprolib.networks.quantized import quantized
-from reprolib.networks.voted import Voted as Vote
+from reprolib.networks.voted import SoftVote, Vote
 from reprolib.paper import files
 from reprolib.paper.files import StoreError
 from reprolib.paper.plan import Changed, Pretrained, SpecError, Trained, Voted
@@ -388,6 +388,8 @@ def test_a_vote_is_made_of_its_members(shelf, theirs, tmp_path):
     with torch.no_grad():
         assert torch.equal(vote(images), Vote([shelf.load(member) for member in members])(images))
     assert shelf.identity(Voted(members=members)) != shelf.identity(Voted(members=members[::-1][:2]))
+    soft = Voted(members=members, voting="soft")
+    assert isinstance(shelf.load(soft), SoftVote) and shelf.identity(soft) != shelf.identity(Voted(members=members))
 
 
 def test_a_changed_network_is_made_of_it_and_leaves_it(shelf):

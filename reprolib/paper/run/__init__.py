@@ -16,6 +16,7 @@ from reprolib.paper.run.records import (
     write_record,
 )
 from reprolib.paper.run.store import Store
+from reprolib.paper.run.timing import measure_times, measure_training
 
 __all__ = [
     "JUDGED",
@@ -34,6 +35,8 @@ __all__ = [
     "measure_contingency",
     "measure_operations",
     "measure_parameters",
+    "measure_times",
+    "measure_training",
     "open_page",
     "parameters",
     "plain_provenance",

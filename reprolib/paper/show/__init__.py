@@ -1,6 +1,18 @@
 """What a reader sees: tables, pictures, pages, the status; and all that a notebook calls, under one name."""
 
 from reprolib.paper.judge import scoreboard, verdict_counts
+from reprolib.paper.show.comparison import (
+    budget_table,
+    costs_table,
+    methods_table,
+    plot_along_epochs,
+    plot_budget,
+    plot_methods,
+    plot_times,
+    plot_worth,
+    times_table,
+    verdicts_table,
+)
 from reprolib.paper.show.gallery import plot_adversarial, plot_operations, plot_pipeline
 from reprolib.paper.show.lists import (
     attack_table,
@@ -34,9 +46,11 @@ __all__ = [
     "attack_table",
     "banner",
     "board_table",
+    "budget_table",
     "claims_table",
     "contingency_table",
     "contradictions_table",
+    "costs_table",
     "display",
     "display_figure",
     "epochs_table",
@@ -49,6 +63,7 @@ __all__ = [
     "losses_table",
     "markdown",
     "measure_losses",
+    "methods_table",
     "missing_table",
     "operations_table",
     "outline",
@@ -56,11 +71,14 @@ __all__ = [
     "parts_table",
     "picture",
     "plot_adversarial",
+    "plot_along_epochs",
     "plot_attacks",
+    "plot_budget",
     "plot_by_loss",
     "plot_epochs",
     "plot_given",
     "plot_losses",
+    "plot_methods",
     "plot_operations",
     "plot_optimizers",
     "plot_pipeline",
@@ -68,6 +86,8 @@ __all__ = [
     "plot_scoreboard",
     "plot_steps",
     "plot_sweep",
+    "plot_times",
+    "plot_worth",
     "publish",
     "save_page",
     "scale",
@@ -78,6 +98,8 @@ __all__ = [
     "style",
     "summary",
     "table",
+    "times_table",
     "verdict_counts",
+    "verdicts_table",
     "write_status",
 ]

@@ -1,0 +1,62 @@
+"""Pages that compare methods: what stands in a row, and which points no other beats."""
+
+import pytest
+from paper.made import COLUMNS, EPOCHS, SEED
+
+from reprolib.paper import run, show
+from reprolib.paper.plan import Cell
+from reprolib.paper.show import comparison
+
+
+def test_a_row_per_method_with_the_papers_number_and_ours(table_6, cells):
+    found = show.methods_table(cells, table_6.plan, "PGD-v2").set_index("method")
+    assert set(COLUMNS) <= set(found.index)
+    assert found.loc["7-P1", "paper"] == "52.69" and found.loc["no patches", "paper"] == ""
+    sound = [c for c in cells if (c.row, c.column, c.protocol, c.seeds) == ("PGD-v2", "7-P1", "sound", [SEED])]
+    assert found.loc["7-P1", "sound"].startswith(f"{sound[0].value:.2f} [")
+    assert found.loc["undefended", "transfer"] == "" != found.loc["7-P1", "transfer"]
+
+
+def test_costs_say_where_a_method_starts(table_6, cells):
+    found = show.costs_table([*cells, *run.measure_training(table_6)], table_6.plan).set_index("method")
+    assert (
+        found.loc["undefended", "starts from"] == "fresh weights" and found.loc["7-P1", "starts from"] == "undefended"
+    )
+    assert found.loc["7-P1", "seconds"] == str(7 * EPOCHS["7-P1"])
+
+
+def test_what_others_found_names_its_network_and_is_no_measurement_of_ours():
+    for name, row in comparison.independent().items():
+        assert set(row) == {"network", "clean", "autoattack"} and 0 <= row["autoattack"] < row["clean"] <= 100, name
+
+
+@pytest.mark.parametrize(
+    "points, front",
+    [
+        ([(1, 5), (2, 4), (3, 6)], [(1, 5), (3, 6)]),
+        ([(2, 4), (1, 4)], [(1, 4)]),
+        ([(1, 1), (1, 2)], [(1, 2)]),
+        ([], []),
+    ],
+)
+def test_pareto_front(points, front):
+    assert comparison.pareto(points) == front
+
+
+def cell(column: str, row: str, protocol: str, value: float, epoch: int, part: str | None = None) -> Cell:
+    quantity = "count" if part else "accuracy"
+    decision = "any" if protocol == "sound" else None
+    return Cell(
+        quantity=quantity, row=row, column=column, protocol=protocol, decision=decision, value=value, epoch=epoch,
+        part=part, seeds=[0],
+    )  # fmt: skip
+
+
+def test_points_of_the_budget_join_cost_and_worth_of_the_same_epoch():
+    cells = [
+        cell("A", "Cascade", "sound", 20.0, 4), cell("A", "Cascade", "sound", 10.0, 2),
+        cell("A", "Clean", "clean", 80.0, 4), cell("A", "Clean", "clean", 85.0, 2),
+        cell("A", "Passes per image", "cost", 8.0, 4, "alone"), cell("A", "Passes per image", "cost", 4.0, 2, "alone"),
+        cell("A", "Passes per image", "cost", 18.0, 4, "with its parents"),
+    ]  # fmt: skip
+    assert comparison.budget_points(cells, "A", "Cascade", "alone") == [(4.0, 10.0, 85.0), (8.0, 20.0, 80.0)]

@@ -212,9 +212,13 @@ class Plan:
         return self._evaluation(row.attack, network, source=source, **told)
 
     def _transfers(self, row: Row, column: str, network: AnyNetwork) -> list[Evaluation]:
-        """The row's attack, made on the source by cross-entropy from its logits, shown to the other columns."""
+        """The row's attack, made on the source by cross-entropy from its logits, shown to the other columns.
+
+        Not where the row has losses of its own: it stands beside the page's subject then.
+        """
         source = self.page.transfer_from
-        if source in (None, column) or row.runs is not None or self.amounts.engine == "torchattacks":
+        beside = row.runs is not None or row.losses is not None
+        if source in (None, column) or beside or self.amounts.engine == "torchattacks":
             return []
         made_on = self.network(self.page.columns[source or ""], self.amounts.seed)
         return [self._evaluation(row.attack, network, loss="logits", decision="last", source=made_on)]

@@ -52,7 +52,7 @@ def beaten_least(leads: Tensor, last: Tensor) -> Tensor:
     """By how much a class beats the rival that it beats least, above 0 for the vote alone: leads [n, B, K] and the last
     member's logits [B, K] -> [B, K], continuous.
 
-    It beats a rival by more votes, or by as many where the last member prefers it; and it has k votes if the k-th largest
+    It beats a rival by more votes, or by as many where the last member prefers it. It has k votes if the k-th largest
     of its leads is above 0, a lead being its logit minus the largest other one of a member."""
     leads = leads.sort(0, descending=True).values
     has, lacks = leads[..., :, None], -leads[..., None, :]  # k votes or more, and fewer than k

@@ -152,8 +152,10 @@ def _folded(network: AnyNetwork, shelf: Shelf) -> nn.Module:
         while len(_FOLDED) > 1:
             del _FOLDED[next(iter(_FOLDED))]
         model = shelf.load(network)
-        is_vote = isinstance(model, Vote)
-        _FOLDED[which] = type(model)(map(folded, model.members)).eval() if is_vote else folded(model)
+        if isinstance(model, Vote):
+            _FOLDED[which] = type(model)(folded(member) for member in model.members).eval()
+        else:
+            _FOLDED[which] = folded(model)
     return _FOLDED[which]
 
 

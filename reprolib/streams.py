@@ -31,16 +31,22 @@ def uniform(seed: int, ids: Tensor, stream: int | Tensor, shape: tuple[int, ...]
     stream = torch.as_tensor(stream, dtype=torch.int64, device=ids.device)
     key = _mix(_mix(_mix(torch.full_like(ids, seed)) + ids * _GOLDEN) + stream * _MIX1)
     position = torch.arange(1, count + 1, device=ids.device, dtype=torch.int64) * _GOLDEN
-    bits = _shift(_mix(key[:, None] + position), 41)  # the top 23 bits: k + 1/2 is then exact in float32
-    return ((bits.float() + 0.5) * 2.0**-23).view(len(ids), *shape)
+    # the top 23 bits, which the last step of `_mix` leaves as they are: k + 1/2 is then exact in float32
+    bits = _shift(_multiplied(key[:, None] + position), 41)
+    return bits.float().add_(0.5).mul_(2.0**-23).view(len(ids), *shape)
 
 
 def _mix(x: Tensor) -> Tensor:
-    x = (x ^ _shift(x, 30)) * _MIX1
-    x = (x ^ _shift(x, 27)) * _MIX2
+    x = _multiplied(x.clone())
     return x ^ _shift(x, 31)
+
+
+def _multiplied(x: Tensor) -> Tensor:
+    """Changes x, as memory for each of its steps would take more time than they do."""
+    x.bitwise_xor_(_shift(x, 30)).mul_(_MIX1)
+    return x.bitwise_xor_(_shift(x, 27)).mul_(_MIX2)
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
     """Logical right shift: torch's own keeps the sign."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)

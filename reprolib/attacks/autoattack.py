@@ -7,6 +7,7 @@ another schedule for Square). Each slot carries its own step size, checks and co
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Unpack
 
 import torch
@@ -198,22 +199,24 @@ class FAB:
     def begin(self, rows: Rows) -> None:
         clean, run = rows["clean"], rows["run"]
         rows["target"] = ranked_targets(self.gradients, clean, run - self.first)
-        rows |= {"x": clean, "step": torch.zeros_like(run), "only_judge": run < 0, "came_back": run < 0}
+        number = torch.zeros_like(run)
+        rows |= {"x": clean, "step": number, "failed": number + 2, "only_judge": run < 0, "came_back": run < 0}
 
     def advance(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-        """A step that fools is followed by its way back, without a gradient; the next one is only judged at first, and
-        where it does not fool, its gradient is asked for in the next call."""
-        x, clean, only_judge = rows["x"], rows["clean"], rows["only_judge"]
+        """A step that fools is followed by its way back, without a gradient. Where one of the last two steps fooled,
+        the next nearly always does: it is only judged at first, and where it fails, asked again for its gradient."""
+        x, clean, only_judge, came_back = rows["x"], rows["clean"], rows["only_judge"], rows["came_back"]
         logits, lead, gradient = self._ask(rows)
         over = rows["step"] >= self.steps
         fooled = self.gradients.misclassified(x, logits, rows["label"], over)
         inside = ((x - clean).abs() <= self.eps).flatten(1).all(1)
-        back = fooled & ~rows["came_back"]
+        back = fooled & ~came_back
         steps = ~back & ~only_judge
         moved = torch.where(per_image(back), clean + (x - clean) * self.way_back, x)
         moved[steps] = self._step(x[steps], clean[steps], lead[steps], gradient[steps])
         rows["x"], rows["step"] = moved, rows["step"] + steps
-        rows["only_judge"], rows["came_back"] = steps & rows["came_back"], back
+        rows["failed"] = torch.where(back, 0, rows["failed"] + (steps & ~came_back))  # steps since one that fooled
+        rows["only_judge"], rows["came_back"] = steps & (rows["failed"] < 2), back
         return x, fooled & inside, over
 
     def _ask(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
@@ -285,25 +288,34 @@ class Square:
         better = margin < rows["lowest"]
         rows["best"] = torch.where(per_image(better), x, rows["best"])
         rows["lowest"] = torch.where(better, margin, rows["lowest"])
-        rows["x"] = torch.clamp(rows["best"] + self._squares(rows), rows["lower"], rows["upper"])
+        changed = torch.addcmul(rows["best"], *self._squares(rows))
+        rows["x"] = torch.clamp(changed, rows["lower"], rows["upper"])
         rows["query"] = rows["query"] + 1
         return x, self.gradients.misclassified(x, logits, labels, over), over
 
-    def _squares(self, rows: Rows) -> Tensor:
-        """[S, C, H, W]: plus or minus 2 eps in a square at a random place, 0 elsewhere."""
+    def _squares(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """[S, C, H, 1] and [S, 1, 1, W]: their product is plus or minus 2 eps in a square at a random place, else 0."""
         channels, height, width = rows["x"].shape[1:]
         u = streams.uniform(self.seed, rows["id"], SQUARE_STREAM + 1 + rows["query"], (channels + 2,))
         side = self._sides(rows["query"], height, width)
-        inside = []  # bool [S, height] and [S, width]: start <= position < start + side
+        inside = []  # [S, height] and [S, width]: 1 where start <= position < start + side, else 0
         for place, count in ((u[:, 0], height), (u[:, 1], width)):
             ahead = torch.arange(count, device=u.device) - (place * (count - side + 1)).long()[:, None]
-            inside.append((ahead >= 0) & (ahead < side[:, None]))
-        colours = 2 * self.eps * (u[:, 2:] - 0.5).sign()[:, :, None, None]
-        return torch.where(inside[0][:, None, :, None] & inside[1][:, None, None, :], colours, 0.0)
+            inside.append(((ahead >= 0) & (ahead < side[:, None])).to(u.dtype))
+        colours = 2 * self.eps * (u[:, 2:] - 0.5).sign()
+        return (colours[:, :, None] * inside[0][:, None])[..., None], inside[1][:, None, None]
 
     def _sides(self, query: Tensor, height: int, width: int) -> Tensor:
         """int64 [S]: the side of the square after so many queries."""
-        shares = [self.first_share / 2**halved for halved in range(len(self.halvings) + 1)]
-        sides = [min(max(round(math.sqrt(share * height * width)), 1), height, width) for share in shares]
-        halved = torch.bucketize(query, torch.tensor(self.halvings, device=query.device))
-        return torch.tensor(sides, device=query.device)[halved]
+        halvings, sides = _side_table(self.first_share, self.halvings, height, width, query.device)
+        return sides[torch.bucketize(query, halvings)]
+
+
+@lru_cache
+def _side_table(
+    first_share: float, halvings: tuple[int, ...], height: int, width: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The halvings, and the sides after none, one and more of them."""
+    shares = [first_share / 2**halved for halved in range(len(halvings) + 1)]
+    sides = [min(max(round(math.sqrt(share * height * width)), 1), height, width) for share in shares]
+    return torch.tensor(halvings, device=device), torch.tensor(sides, device=device)

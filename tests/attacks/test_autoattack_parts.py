@@ -127,8 +127,8 @@ def test_a_square_is_one_colour_in_one_place(ten_classes):
     corners = (rows["x"] - images).abs()
     assert torch.all(((corners - 0.03).abs() < 1e-6) | (rows["x"] == 0) | (rows["x"] == 1)), "the start is stripes"
     rows["query"] = torch.arange(0, 4000, 100)
-    changes, sides = method._squares(rows), method._sides(rows["query"], 8, 8)
-    for change, side in zip(changes, sides.tolist(), strict=True):
+    (tall, wide), sides = method._squares(rows), method._sides(rows["query"], 8, 8)
+    for change, side in zip(tall * wide, sides.tolist(), strict=True):
         where = change[0].nonzero()
         assert len(where) == side * side and (where.amax(0) - where.amin(0) + 1).tolist() == [side, side]
         assert change[0][change[0] != 0].unique().abs().tolist() == [pytest.approx(0.06)]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from reprolib import streams
 from reprolib.attacks import inputs
+from reprolib.attacks.captured import Captured
 from reprolib.attacks.inputs import check_answer, check_choice, check_count, check_images, check_labels, check_network
 from reprolib.devices import exact_float32
 
@@ -74,6 +75,7 @@ class Gradients:
 
     def __init__(self, model: nn.Module, *, bfloat16: bool = False):
         self.model, self.bfloat16 = model, bfloat16
+        self.ask = Captured(lambda images: answer(model, images))
 
     def __call__(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits [S, K], loss [S] and gradient [S, C, H, W] at x. Raises ValueError where there is no gradient."""
@@ -83,7 +85,7 @@ class Gradients:
         gradient = torch.autograd.grad(losses.sum(), x, allow_unused=True)[0] if losses.requires_grad else None
         if gradient is None:
             raise ValueError(NO_GRADIENT)
-        return logits.detach(), losses.detach(), gradient
+        return logits.detach(), losses.detach(), gradient.clone() if x.is_cuda else gradient  # a graph keeps its own
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits [S, K] without a gradient."""
@@ -100,7 +102,7 @@ class Gradients:
 
     def _logits(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bfloat16):
-            return answer(self.model, x)
+            return answer(self.model, x) if self.bfloat16 else self.ask(x)
 
 
 def is_wrong(logits: Tensor, labels: Tensor) -> Tensor:

@@ -5,6 +5,8 @@
 # make check                  linter, formatter (notebooks too) and type checker; seconds
 # make test                   unit tests, then every notebook against its stored output
 # make bench                  our attacks and training raced against other libraries'; half an hour
+# make gpu                    on a GPU: tests, bench, then the paper profile's pages, most claims per minute first; goes
+#                             on from where it was stopped (PROFILE=gpu for a quarter of an hour)
 # make start                  a first look at the finding, in JupyterLab; about a minute
 # make lab                    JupyterLab (LAB_ARGS="--no-browser --port 9999");  make status  docs/status.md
 PROFILE ?= quick
@@ -27,7 +29,7 @@ export LOGNAME := $(or $(LOGNAME),$(USER),$(shell id -un 2>/dev/null),nobody)
 export TQDM_MININTERVAL ?= 2
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
 
-.PHONY: tables site check test bench start lab status
+.PHONY: tables site check test bench gpu start lab status
 tables: $(READY)
 	@$(PY) -m reprolib tables --profile "$(PROFILE)" --only "$(ONLY)" --jobs "$(JOBS)" --gpus "$(GPUS)" \
 	  $(if $(filter-out 0 no No NO false False FALSE,$(DRY_RUN)),--dry-run)
@@ -47,6 +49,15 @@ test: $(READY)
 
 bench: .venv/benchmarks-installed
 	@$(PY) benchmarks
+
+# What fails is told and the rest goes on: a lent GPU has no second hour.
+gpu: PROFILE := $(PROFILE:quick=paper)
+gpu: .venv/benchmarks-installed
+	-@TQDM_DISABLE=1 $(PY) -m pytest -q tests/attacks tests/networks tests/defenses tests/test_training.py tests/test_patches.py
+	-@$(PY) benchmarks
+	@for page in $$($(PY) -m reprolib order --profile "$(PROFILE)"); do \
+	  $(PY) -m reprolib tables --profile "$(PROFILE)" --only "$$page" --jobs "$(JOBS)" --gpus "$(GPUS)"; done
+	@$(PY) -m reprolib tables --profile "$(PROFILE)" --jobs "$(JOBS)" --gpus "$(GPUS)"
 
 .venv/benchmarks-installed: .venv/installed benchmarks/requirements.lock
 	@$(PY) -m pip install -qq --disable-pip-version-check --no-deps -r benchmarks/requirements.lock

@@ -2,6 +2,7 @@
 
 python -m reprolib tables --profile cpu --only "table03 table06"   all pages, or those whose names begin so
 python -m reprolib costs --profile paper                           an estimate of the hours that a profile takes
+python -m reprolib order --profile paper                           pages that ask networks, by claims per minute
 python -m reprolib publish TABLE NETWORK --profile cpu             a page's networks, into results/cpu/networks
 python -m reprolib site --profile cpu                              results/cpu/index.html, and pages linked with it
 python -m reprolib status                                          docs/status.md, from results/
@@ -74,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     tables.add_argument("--gpus", type=int)
     tables.add_argument("--dry-run", action="store_true")
     add("costs", _costs).add_argument("--only", default="")
+    add("order", _order)
     add("publish", _publish, "table", "network")
     add("site", _site)
     add("status", _status)
@@ -98,6 +100,12 @@ def _costs(options: argparse.Namespace) -> None:
     from reprolib.paper.run import costs
 
     print(costs.page(options.profile, options.only))
+
+
+def _order(options: argparse.Namespace) -> None:
+    from reprolib.paper.run import costs
+
+    print("\n".join(costs.by_value(options.profile)))
 
 
 def _publish(options: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
 
 import pandas as pd
 import torch
@@ -25,6 +26,7 @@ from reprolib.paper.plan import (
     SpecError,
     Trained,
     Voted,
+    known_claims,
     load_plan,
     load_profile,
 )
@@ -55,13 +57,8 @@ def table(profile: str, only: str = "") -> pd.DataFrame:
 
     Raises SpecError for an unknown profile, and for `quick`, whose pages take seconds.
     """
-    load_profile(profile)
-    if profile not in SUSTAINED:
-        raise SpecError(f"there is no estimate for the profile {profile!r}; expected one of {', '.join(SUSTAINED)}")
-    pages = [(sheet.notebook.stem, sheet.network) for sheet in notebooks.wanted(only) if sheet.network is not None]
     rows, trained, asked = [], dict[str, int](), set[str]()
-    for name, network in pages:
-        plan = load_plan(name, network, profile)
+    for plan in _plans(profile, only):
         costs = [training_operations(one, more) for one, more in _new_trainings(plan, trained)]
         work = [attack_operations(evaluation) for evaluation in _new_evaluations(plan, asked)]
         hours = [sum(some) / SUSTAINED[profile][0] / 3600 for some in (costs, *zip(*work, strict=True))]
@@ -75,6 +72,37 @@ def table(profile: str, only: str = "") -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def by_value(profile: str, only: str = "") -> list[str]:
+    """The pages that ask networks, by their records: first those that answer the most claims per minute, each page's
+    minutes estimated as if it were the only one.
+
+    Raises SpecError as `table` does.
+    """
+    worth = dict[str, float]()
+    for plan in _plans(profile, only):
+        trained = sum(training_seconds(one, more, profile) for one, more in _new_trainings(plan, {}))
+        asked = sum(attack_seconds(evaluation, profile) for evaluation in _new_evaluations(plan, set()))
+        worth[plan.page.record] = len(claims(plan)) / max(trained + asked, 1)
+    return sorted(worth, key=lambda record: -worth[record])
+
+
+def claims(plan: Plan) -> set[str]:
+    """The paper's claims that a page's cells answer."""
+    places = {(job.row, job.column, job.epoch) for job in plan.jobs}
+    places |= {("Clean", column, epoch) for _, column, epoch in places}
+    named = {answer.id(*place) for answer in plan.page.claims for place in places}
+    return {one for one in named if one in known_claims()}
+
+
+def _plans(profile: str, only: str) -> Iterator[Plan]:
+    load_profile(profile)
+    if profile not in SUSTAINED:
+        raise SpecError(f"there is no estimate for the profile {profile!r}; expected one of {', '.join(SUSTAINED)}")
+    for sheet in notebooks.wanted(only):
+        if sheet.network is not None:
+            yield load_plan(sheet.notebook.stem, sheet.network, profile)
 
 
 def _new_trainings(plan: Plan, trained: dict[str, int]) -> list[tuple[Trained, int]]:

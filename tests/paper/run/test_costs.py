@@ -10,6 +10,7 @@ from reprolib.paper.plan import (
     SpecError,
     Trained,
     Voted,
+    known_claims,
     load_plan,
     table_names,
 )
@@ -97,11 +98,27 @@ def test_every_page_that_asks_networks_has_a_row_and_shared_work_is_counted_once
     ]
 
 
+def test_pages_with_many_claims_for_little_work_come_first(monkeypatch):
+    pages = "table03_resnet20 table03_resnet50 figure03"  # the figure answers no claim
+    order = costs.by_value("paper", pages)
+    assert order[:2] == ["table03_resnet20", "table03_resnet50"], "as many claims on a network a tenth the size"
+    assert order[2] == "figure03_optimizer"
+    monkeypatch.setattr(costs, "claims", lambda plan: {"one"} if plan.page.record == "figure03_optimizer" else set())
+    assert costs.by_value("paper", pages)[0] == "figure03_optimizer"
+
+
+def test_a_pages_claims_are_those_of_the_paper_that_its_cells_answer():
+    found = costs.claims(load_plan("table03", "vgg16", "paper"))
+    assert found and found <= set(known_claims())
+    assert not costs.claims(load_plan("figure03_optimizer", next(iter(pages_of("figure03_optimizer"))), "paper"))
+
+
 def test_the_page_says_what_was_assumed():
     assert "not measured" in costs.page("paper", "table11") and "20 TFLOP/s" in costs.page("paper", "table11")
 
 
 @pytest.mark.parametrize("profile", ["quick", "papre"])
-def test_profiles_without_an_estimate(profile):
+@pytest.mark.parametrize("estimate", [costs.table, costs.by_value])
+def test_profiles_without_an_estimate(profile, estimate):
     with pytest.raises(SpecError, match=profile):
-        costs.table(profile)
+        estimate(profile)

@@ -1,6 +1,6 @@
 """What is computed. Everything that others need of this room, under one name."""
 
-from reprolib.paper.plan.amounts import JUDGED, PROFILES, Amounts, Profile, load_profile
+from reprolib.paper.plan.amounts import JUDGED, PROFILES, PUBLISHED, Amounts, Profile, load_profile
 from reprolib.paper.plan.attacks import Attack, attacks_of
 from reprolib.paper.plan.cells import Cell
 from reprolib.paper.plan.jobs import (
@@ -25,6 +25,7 @@ __all__ = [
     "LOSSES",
     "PARAMS",
     "PROFILES",
+    "PUBLISHED",
     "Amounts",
     "Answer",
     "AnyNetwork",

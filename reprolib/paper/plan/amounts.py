@@ -11,6 +11,7 @@ from reprolib.paper.plan.records import PARAMS, Count, Engine, Record, Seed, Sha
 
 PROFILES = ("quick", "cpu", "gpu", "paper")
 JUDGED = PROFILES[:0:-1]  # those whose numbers earn verdicts; of several records the first one's count
+PUBLISHED = "cpu"  # whose networks a page with `networks: published` attacks
 
 
 class Amounts(Record):
@@ -28,6 +29,8 @@ class Amounts(Record):
     restarts: Annotated[int, Field(ge=0)]  # of an attack
     seeds: Count  # trainings of each kind, where a page has several
     seed: Seed = 0  # the first of them: of weights, order, draws and random starts
+    # what the page trains: all its networks; the fine-tuned ones, from published parents; or none
+    networks: Literal["trained", "finetuned", "published"] = "trained"
     engine: Engine = "reprolib"  # torchattacks: loss from logits and last iterate only
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from reprolib import data, networks
 from reprolib.attacks import linf
 from reprolib.paper.parameters import suggest
-from reprolib.paper.plan.amounts import Amounts, Profile, load_profile
+from reprolib.paper.plan.amounts import PUBLISHED, Amounts, Profile, load_profile
 from reprolib.paper.plan.attacks import Attack, attacks_of
 from reprolib.paper.plan.networks import Changed, Network, Pretrained, Trained, Voted, trainings
 from reprolib.paper.plan.records import LOSSES, Count, Decision, Engine, Labels, Loss, Record, Seed, SpecError
@@ -123,8 +123,8 @@ class Plan:
     def network(self, column: Column, seed: int) -> AnyNetwork:
         """A column's network at the end of its training."""
         architecture = column.architecture or self.page.architecture
-        width = self.amounts.width if networks.scalable(architecture) else 1.0
         if column.weights is not None:
+            width = self.amounts.width if networks.scalable(architecture) else 1.0
             return Pretrained(architecture=architecture, width=width, weights=column.weights)
         if column.members is not None:
             columns = [self.page.columns[one] if isinstance(one, str) else one for one in column.members]
@@ -132,21 +132,32 @@ class Plan:
         if column.change is not None:
             return Changed(network=self.network(self.page.columns[column.of or ""], seed), change=column.change)
         parent = None if column.parent is None else self.network(self.page.columns[column.parent], seed)
-        epochs = self.amounts.pretrain if parent is None else self.amounts.finetune
+        amounts = self._published if self._reads(parent) else self.amounts
+        source = dataset_name(self.page.dataset, amounts.data)
+        epochs = amounts.pretrain if parent is None else amounts.finetune
         recipe = column.recipe or Recipe()
         if recipe.cycle is not None:
             recipe = replace(recipe, cycle=min(recipe.cycle, epochs))
         return Trained(
             architecture=architecture,
-            width=width,
-            data=self.data,
-            train=self.amounts.train if self.amounts.train < self.info.train else None,
+            width=amounts.width if networks.scalable(architecture) else 1.0,
+            data=source,
+            train=amounts.train if amounts.train < data.describe(source).train else None,
             recipe=recipe,
             defence=column.defence,
             parent=parent,
             seed=seed,
             epochs=epochs,
         )
+
+    @cached_property
+    def _published(self) -> Amounts:
+        """Those with which the published networks were trained."""
+        return amounts_of(self.page, load_profile(PUBLISHED))
+
+    def _reads(self, parent: AnyNetwork | None) -> bool:
+        """Whether a network trained on this parent, or on none, is a published one."""
+        return self.amounts.networks == "published" or (self.amounts.networks == "finetuned" and parent is None)
 
     def epochs(self) -> list[int]:
         """The epochs of fine-tuning at which a page that follows them looks at its networks."""
@@ -276,8 +287,16 @@ def dataset_name(dataset: str, source: str) -> str:
     return sample
 
 
+# the amounts that say how networks are trained which a page reads as published; who sets one of them trains his own
+READ = {"trained": set(), "finetuned": {"pretrain", "width", "seed", "seeds"}}
+READ["published"] = READ["finetuned"] | {"train", "finetune"}
+
+
 def load_plan(table: str, network: str, profile: str, **overrides: Any) -> Plan:
-    """The plan of a page in a profile; with overrides, amounts of one's own, whose results go to results/custom."""
+    """The plan of a page in a profile; with overrides, amounts of one's own, whose results go to results/custom.
+
+    Published networks are what they are: with an amount of one's own for their training the page trains all of its own.
+    """
     if table not in table_names():
         raise SpecError(suggest(table, table_names(), "table"))
     pages = load_table(table)
@@ -285,7 +304,11 @@ def load_plan(table: str, network: str, profile: str, **overrides: Any) -> Plan:
         raise SpecError(f"{table}: {suggest(network, pages, 'network')}")
     page = pages[network]
     usual = amounts_of(page, _named_rightly(profile))
-    amounts = Amounts(**usual.model_dump() | overrides)
+    known = usual.model_dump()
+    train_all = usual.model_copy(update={"networks": "trained"})
+    turned = {name for name in READ[usual.networks] & used(page, train_all).keys() if overrides.get(name) is not None}
+    trains = {"networks": "trained"} if any(overrides[name] != known[name] for name in turned) else {}
+    amounts = Amounts(**known | trains | overrides)
     return Plan(page, amounts, profile if used(page, amounts) == used(page, usual) else "custom")
 
 
@@ -319,7 +342,10 @@ def used(page: Page, amounts: Amounts) -> dict[str, Any]:
         "every": not page.follows_epochs,
         "seeds": all(column.seeds == 1 for column in columns),
         "width": not any(networks.scalable(one.architecture or page.architecture) for one in each),
-        "finetune": all(one.parent is None for one in each),
+        "finetune": all(one.parent is None for one in each) or amounts.networks == "published",
+        "train": amounts.networks == "published",
+        "pretrain": amounts.networks != "trained",
+        "networks": amounts.networks == "trained",  # as in the records from before there was a choice
     }
     return {name: value for name, value in amounts.model_dump().items() if not spare.get(name)}
 

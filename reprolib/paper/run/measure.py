@@ -69,11 +69,19 @@ def measure(page: Page) -> list[Cell]:
                 cells += [Cell(claim=id, judged=judged and id is not None, **shown) for id in _known(answers, ids)]
             cells += _parts(jobs, page, place)
             if isinstance(looked_at, Trained):
-                saturated = page.shelf.checkpoint(looked_at)[1]["history"][-1]["saturated"]
-                n = len(page.dataset.test)
-                mask = torch.arange(n) < round(saturated * n / 100)
-                cells.append(Cell(quantity="saturated", row=CLEAN, protocol="saturated", **place, **share(mask)))
+                found_sure = share(_sure(page, looked_at))
+                cells.append(Cell(quantity="saturated", row=CLEAN, protocol="saturated", **place, **found_sure))
     return cells + _gains(page, masks) + _ladder(page)
+
+
+def _sure(page: Page, network: Trained) -> Tensor:
+    """Which of all test images are saturated, bool [n]; of a network trained on this data as many as its history says,
+    in no order.
+    """
+    n = len(page.dataset.test)
+    if network.data != page.plan.data:
+        return _saturated(page, network, page.dataset.test)
+    return torch.arange(n) < round(page.shelf.checkpoint(network)[1]["history"][-1]["saturated"] * n / 100)
 
 
 def answered(plan: Plan) -> list[str]:

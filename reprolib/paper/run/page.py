@@ -30,7 +30,7 @@ from reprolib.paper.run import evaluate
 from reprolib.paper.run.networks import Shelf
 from reprolib.paper.run.store import Store
 
-KNOBS = tuple(Amounts.model_fields)
+KNOBS = tuple(name for name in Amounts.model_fields if name != "networks")  # that one is turned by `fresh`
 
 
 def load_data(plan: Plan, device: str) -> data.Dataset:
@@ -74,6 +74,7 @@ class Page:
         """What has not been trained and has to be, by its name in the store, parents first.
 
         A training whose only use was as the parent of another one that is published, or in the store, is not missed.
+        Raises DataError where a published network is missing, which cannot be trained on the page's data.
         """
         found: dict[str, tuple[Trained, list[int]]] = {}
         asked = [n for job in self.jobs for n in (job.evaluation.network, job.evaluation.source) if n]
@@ -81,6 +82,11 @@ class Page:
         for training, epochs in reversed(self.plan.trainings.values()):
             missing = [epoch for epoch in epochs if not self.shelf.has(training, epoch)]
             if missing and str(training.training) in needed:
+                if training.data != self.plan.data:
+                    raise data.DataError(
+                        f"a network of {training.data} cannot be trained on {self.plan.data}, and is not among the "
+                        "published ones; take results/cpu/networks from the repository again, or set fresh to True"
+                    )
                 found[self.shelf.name(training)] = training, missing
                 needed |= {str(each.training) for each in _trained(training.parent)} if training.parent else set()
         return dict(reversed(found.items()))
@@ -120,7 +126,8 @@ def open_page(table: str, names: Mapping[str, Any]) -> Page:
     if not isinstance(fresh, bool | None):
         raise SpecError(f"fresh is {fresh!r}; expected True or False")
     network = given.get("network", next(iter(load_table(table))))
-    plan = load_plan(table, network, given.get("profile", "quick"), **overrides)
+    trained = {"networks": "trained"} if fresh else {}
+    plan = load_plan(table, network, given.get("profile", "quick"), **overrides | trained)
     for name in overrides.keys() - used(plan.page, plan.amounts).keys():
         raise SpecError(f"{name} makes no difference to {plan.page.record}; leave it out")
     return Page(plan, fresh=bool(fresh))

@@ -21,6 +21,7 @@ from reprolib.paper.plan import (
     load_profile,
     used,
 )
+from reprolib.paper.plan.jobs import READ
 
 PAGES = {page.record: page for page in all_pages()}
 COMMITTED = {
@@ -109,7 +110,8 @@ def test_a_new_amount_with_a_use_elsewhere_would_be_the_records_only_if_its_page
     """What a page does not use is not in its record: so turning it leaves the record valid, and it is in no other."""
     page = PAGES[record]
     amounts = amounts_of(page, load_profile(profile))
-    spare = set(Amounts.model_fields) - set(used(page, amounts))
+    assert amounts.networks == "trained"
+    spare = set(Amounts.model_fields) - set(used(page, amounts)) - {"networks"}  # has a use, and is said where it has
     for name in spare:
         assert used(page, amounts.model_copy(update={name: 99})) == COMMITTED[profile, record]
     assert spare <= {"every", "seeds", "width", "finetune"}
@@ -118,7 +120,7 @@ def test_a_new_amount_with_a_use_elsewhere_would_be_the_records_only_if_its_page
 def test_what_a_single_column_uses_is_used():
     """Its own architecture may have a width, and a member of a vote a parent, where the others have not."""
     page = PAGES["table06_fashion_mnist"].model_copy(update={"columns": {"undefended": Column(recipe="adam")}})
-    amounts = amounts_of(page, load_profile("quick"))
+    amounts = amounts_of(page, load_profile("cpu"))
     assert not {"width", "finetune"} & used(page, amounts).keys()
     member = {"recipe": "adam", "parent": "undefended"}
     for name, column in (
@@ -140,10 +142,12 @@ OTHER = {"data": {"sample": "full", "full": "sample"}, "engine": {"reprolib": "t
 def test_any_turned_amount_that_the_page_uses_leads_to_a_folder_of_ones_own(profile, table, network):
     usual = load_plan(table, network, profile)
     assert usual.folder == profile
-    for name, value in usual.amounts.model_dump().items():
+    amounts = usual.amounts.model_dump()
+    read = READ[amounts.pop("networks")]  # where one of these is turned, the page trains its networks
+    for name, value in amounts.items():
         turned = OTHER[name][value] if name in OTHER else value / 2 if name == "width" else value + 1
         plan = load_plan(table, network, profile, **{name: turned})
-        is_used = name in used(usual.page, usual.amounts)
+        is_used = name in read & set(used(usual.page, plan.amounts)) or name in used(usual.page, usual.amounts)
         assert plan.folder == ("custom" if is_used else profile), name
         assert load_plan(table, network, profile, **{name: value}).folder == profile, "as it is anyway"
 

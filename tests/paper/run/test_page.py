@@ -10,6 +10,7 @@ from small_networks import Normalised, Small, new
 from reprolib.paper import plan, run
 from reprolib.paper.plan import Plan, SpecError
 from reprolib.paper.run import Page, Store, evaluate, published
+from reprolib.paper.run.page import KNOBS
 
 RECIPE = {"optimizer": "adam", "lr": 3e-3, "batch_size": 60}
 AMOUNTS = plan.Amounts(
@@ -204,7 +205,7 @@ def test_a_notebooks_variables_say_which_page():
 
 
 def test_what_a_notebook_has_no_variable_for_is_as_in_its_profile():
-    for names in (NOTEBOOK, NOTEBOOK | dict.fromkeys(plan.Amounts.model_fields), NOTEBOOK | {"fresh": None}):
+    for names in (NOTEBOOK, NOTEBOOK | dict.fromkeys(KNOBS), NOTEBOOK | {"fresh": None}):
         page = run.open_page("table03", names)
         assert page.plan.amounts == plan.load_plan("table03", "vgg16", "quick").amounts
         assert page.plan.folder == "quick" and not page.fresh

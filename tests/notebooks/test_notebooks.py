@@ -224,6 +224,15 @@ def test_the_last_code_cell_writes_the_record(path, notebook):
         assert ast.literal_eval(called["run.write_record"].args[0]) == path.stem
 
 
+@of_pages
+def test_a_table_shows_the_full_run_beside_its_own_and_an_attacked_image(path, notebook):
+    if path.stem in plan.table_names():
+        called = [set(calls(cell)) for cell in code_cells(notebook)]
+        (beside,) = [names for names in called if "show.full_run" in names]
+        assert "show.display" in beside, "in the cell that shows this run's own numbers"
+        assert any("show.under_attack" in names for names in called) or path.stem.startswith("figure")
+
+
 def test_links_lead_to_files_that_exist(path, notebook):
     for text in markdown_texts(notebook):
         for target in (first or second for first, second in LINK.findall(text)):

@@ -22,7 +22,17 @@ from reprolib.paper.show.lists import (
     missing_table,
     operations_table,
 )
-from reprolib.paper.show.notebook import display, display_figure, heading, outline, picture, publish, show
+from reprolib.paper.show.notebook import (
+    display,
+    display_figure,
+    full_run,
+    heading,
+    outline,
+    picture,
+    publish,
+    show,
+    under_attack,
+)
 from reprolib.paper.show.pages import banner, page_text, save_page, scale, source_line
 from reprolib.paper.show.pictures import PALETTE, plot_attacks, plot_epochs, plot_given, plot_scoreboard, style
 from reprolib.paper.show.sliders import explore
@@ -55,6 +65,7 @@ __all__ = [
     "display_figure",
     "epochs_table",
     "explore",
+    "full_run",
     "given_table",
     "gradients_table",
     "heading",
@@ -99,6 +110,7 @@ __all__ = [
     "summary",
     "table",
     "times_table",
+    "under_attack",
     "verdict_counts",
     "verdicts_table",
     "write_status",

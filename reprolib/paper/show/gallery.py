@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from reprolib import attacks, patches
-from reprolib.paper.run import changed_patch
+from reprolib.paper.plan import Evaluation
+from reprolib.paper.run import Page, changed_patch
+from reprolib.paper.run.evaluate import attacked
 
 KINDS = ((7, 1), (11, 1), (7, 2), (11, 2))  # n-Pk: size and count
 WRONG = "#D55E00"
@@ -69,6 +71,16 @@ def plot_adversarial(
     return figure
 
 
+def attacked_images(page: Page, asked: Evaluation, count: int = 6) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
+    """A network of the page; its first test images, float32 [n, C, H, W] in [0, 1]; these after an attack of the page,
+    made anew, since the store keeps none; and their labels, int64 [n].
+    """
+    test, model = page.dataset.test, page.shelf.load(asked.network)
+    images, labels = test.images[:count], test.labels[:count]
+    adversarial = attacked(model, asked, images, labels).adversarial
+    return model.cpu(), images.cpu().float() / 255, adversarial.cpu(), labels.cpu()
+
+
 def magnified(images: Tensor, adversarial: Tensor) -> tuple[Tensor, float]:
     """The change of each pixel around 0.5, stretched until the largest of all is 0 or 1; and by how much."""
     change = adversarial - images
@@ -91,7 +103,7 @@ def _boxes(images: Tensor, size: int, count: int) -> list[tuple[int, int]]:
 
 
 def _picture(axis: Axes, image: Tensor, boxes: list[tuple[int, int]], size: int = 0) -> None:
-    axis.imshow(image.permute(1, 2, 0).expand(-1, -1, 3), interpolation="nearest")
+    axis.imshow(image.permute(1, 2, 0).expand(-1, -1, 3), interpolation="none")
     axis.set(xticks=[], yticks=[])
     for top, left in boxes:
         axis.add_patch(plt.Rectangle((left - 0.5, top - 0.5), size, size, fill=False, edgecolor=WRONG, linewidth=1.2))

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 
 from reprolib.paper import files, run
 from reprolib.paper.plan import Cell, Plan, load_table
+from reprolib.paper.show.gallery import answers, attacked_images, plot_adversarial
 from reprolib.paper.show.pages import page_text, save_page, scale
-from reprolib.paper.show.pictures import png, style
+from reprolib.paper.show.pictures import png, style, svg
 from reprolib.paper.show.recorded import recorded
 from reprolib.paper.show.selection import main_rows
 from reprolib.paper.show.tables import markdown
@@ -56,10 +57,11 @@ def show(figure: Figure, alt: str, plan: Plan, part: str = "") -> None:
 
 
 def picture(figure: Figure, alt: str, folder: str, name: str) -> None:
-    """Display a figure with its text alternative and write results/<folder>/<name>.png. Closes it.
+    """Display a figure with its text alternative and write results/<folder>/<name>.png, and .svg. Closes it.
 
-    The picture is displayed as the file that is written, so that it is there whatever matplotlib's backend is.
+    The picture is displayed as the PNG file that is written, so that it is there whatever matplotlib's backend is.
     """
+    files.write_atomically(files.RESULTS / folder / f"{name}.svg", svg(figure, alt))
     files.write_atomically(files.RESULTS / folder / f"{name}.png", _displayed(figure, alt))
 
 
@@ -77,14 +79,39 @@ def _displayed(figure: Figure, alt: str) -> bytes:
     return content
 
 
+def under_attack(page: run.Page, row: str, column: str, *losses: str) -> None:
+    """Show what one of the page's attacks makes of some images, a picture for each of these losses that it measures.
+
+    Another engine than reprolib measures `logits` alone.
+    """
+    network = page.plan.networks[column, 0]
+    asked = [job.evaluation for job in page.plan.jobs if job.row == row and job.evaluation.source is None]
+    by_loss = {one.loss: one for one in asked if one.network == network}
+    for loss in [loss for loss in losses if loss in by_loss]:
+        model, images, adversarial, labels = attacked_images(page, by_loss[loss])
+        classes = page.dataset.classes
+        still = int((adversarial == images).flatten(1).all(1).sum())
+        right = sum(is_right for _, is_right in answers(model, adversarial, labels, classes))
+        alt = (
+            f"{len(images)} test images in three rows: as they are, the change magnified, and after {row} by {loss} on "
+            f"{column}, with the network's answers. {still} came back unchanged, a plain grey; {right} are classified "
+            "correctly after the attack."
+        )
+        show(plot_adversarial(model, images, adversarial, labels, classes), alt, page.plan, f"under_attack_{loss}")
+
+
+def full_run(page: run.Page) -> None:
+    """On a quick page, what a full run found, beside its own sketch of it; on others nothing."""
+    if full := recorded(page.plan, Path.cwd()):
+        display(full)
+
+
 def publish(page: run.Page, cells: list[Cell]) -> str:
     """Write the page's record and its Markdown page into results/<folder>; gives the record's name.
 
-    A quick page ends with what a full run found, shown here and written there.
+    A quick page ends with what a full run found.
     """
     plan, made = page.plan, run.provenance(page)
-    if full := recorded(plan, Path.cwd()):
-        display(full)
     text = [page_text(cells, plan, made), recorded(plan, files.RESULTS / plan.folder)]
     save_page(plan.page.record, plan.folder, "\n\n".join(filter(None, text)))
     return run.write_record(plan.page.record, made, cells).name

@@ -7,14 +7,23 @@ from typing import Any
 
 from reprolib import training
 from reprolib.paper import files
-from reprolib.paper.plan import Cell, Plan, Trained, trainings
+from reprolib.paper.plan import PUBLISHED, Cell, Plan, Trained, trainings
 from reprolib.paper.show.selection import given_rows, page_network
 from reprolib.paper.show.tables import epochs_table, given_table, markdown, parts_table, table
 
 BANNERS = {
-    "quick": "**Quick run on a small sample with weak attacks: shows that everything works, says nothing about the "
-    "paper.** No verdict is drawn from it; what a full run found stands at the end.",
+    "quick": "**Quick run: a sketch on few images, with weak attacks.** No verdict is drawn from it; what a full run "
+    "found stands beside it.",
     "custom": "**Settings differ from every profile: an experiment of your own.** No verdict is drawn from it.",
+}
+PURPOSE = {  # of a quick run, by what it trains
+    "trained": "Its networks learn for some seconds from some hundred images, so that an attack breaks nearly every "
+    "image whatever its loss: the run is there to show how the numbers are made and to turn the knobs. The finding is "
+    "in the recorded figures beside it.",
+    "finetuned": f"It fine-tunes the undefended network that the `{PUBLISHED}` profile published, on a small sample: "
+    "one can watch the network grow sure of itself.",
+    "published": f"It trains nothing: it attacks the networks that the `{PUBLISHED}` profile published, so one sees "
+    "what stands and what falls.",
 }
 
 
@@ -25,12 +34,14 @@ def banner(folder: str) -> str:
 
 def scale(plan: Plan) -> str:
     """What a run is made of, in Markdown: the banner where one is due, then sizes, epochs and what was reduced."""
-    images = min(plan.amounts.train, plan.info.train)
-    run = (
-        f"Profile **{plan.folder}**: {page_network(plan)} on {plan.data}, {images:,} training and "
-        f"{plan.size:,} test images, {trained(plan)}."
-    )
-    return "\n\n".join(filter(None, [banner(plan.folder), run]))
+    reads = plan.amounts.networks
+    images = f"{plan.size:,} test images"
+    if reads != "published":
+        images = f"{min(plan.amounts.train, plan.info.train):,} training and {images}"
+    of = {"trained": "", "finetuned": ", which was published", "published": ", as published"}[reads]
+    run = f"Profile **{plan.folder}**: {page_network(plan)} on {plan.data}, {images}, {trained(plan)}{of}."
+    purpose = PURPOSE[reads] if plan.folder == "quick" else ""
+    return "\n\n".join(filter(None, [banner(plan.folder), f"{purpose} {run}".strip()]))
 
 
 def page_text(cells: list[Cell], plan: Plan, made: dict[str, Any]) -> str:
@@ -86,8 +97,8 @@ def trained(plan: Plan) -> str:
 
 def tuned(plan: Plan) -> str:
     """How long the page's networks were fine-tuned; empty where none was."""
-    is_tuned = any(isinstance(network, Trained) and network.parent for network in plan.networks.values())
-    return f"{_epochs(plan.amounts.finetune)} of fine-tuning" if is_tuned else ""
+    epochs = [network.epochs for network in plan.networks.values() if isinstance(network, Trained) and network.parent]
+    return f"{_epochs(max(epochs))} of fine-tuning" if epochs else ""
 
 
 def _pretraining(network: Trained) -> str:

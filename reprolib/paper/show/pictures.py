@@ -38,31 +38,58 @@ PALETTE = {
     "saturated": "#999999",
 }
 MORE = ("#999999", "#CC79A7", "#F0E442", "#D55E00")
+LINES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # for what has no colour of its own
+# white around it, so that it can be told from what it lies on; whole where it lies on the edge of a panel
+PRINTED: dict[str, Any] = {"color": PALETTE["paper"], "markeredgecolor": "white", "markersize": 6, "zorder": 5,
+                           "clip_on": False, "label": "printed in the paper"}  # fmt: skip
 
 
 def style() -> None:
-    """One look for all figures: white ground, readable sizes."""
-    sns.set_theme(style="whitegrid", context="notebook")
+    """One look for all figures: white ground in light and dark surroundings, readable sizes, `LINES`' colours."""
+    sns.set_theme(style="whitegrid", context="notebook", palette=LINES)
     plt.rcParams.update(
-        {"figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 100, "savefig.dpi": 110}
+        {
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "figure.dpi": 100,
+            "savefig.dpi": 110,
+            "svg.fonttype": "none",  # text stays text
+            "svg.hashsalt": "reprolib",  # equal figures are equal files
+        }
     )
 
 
 def png(figure: Figure, alt: str) -> bytes:
     """A figure as a PNG file that carries its text alternative."""
+    return _file(figure, "png", {"Description": alt, "Software": None})
+
+
+def svg(figure: Figure, alt: str) -> bytes:
+    """A figure as an SVG file that carries its text alternative."""
+    return _file(figure, "svg", {"Description": alt, "Date": None, "Creator": None})
+
+
+def _file(figure: Figure, kind: str, metadata: dict[str, str | None]) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, format="png", bbox_inches="tight", metadata={"Description": alt, "Software": None})
+    figure.savefig(file, format=kind, bbox_inches="tight", metadata=metadata)
     return file.getvalue()
 
 
-def bar(axis: Axes, x: float, cells: list[Cell], colour: str, label: str | None, width: float, text: bool) -> None:
-    """A bar for one number with its interval, or for the mean over seeds with their span; its height as text above."""
+def bar(
+    axis: Axes, x: float, cells: list[Cell], colour: str, label: str | None, width: float, text: str | None = "center"
+) -> None:
+    """A bar for one number with its interval, or for the mean over seeds with their span.
+
+    text: how its height stands above it, in the "center" or, smaller, to the right of what is on its "left"; None: not
+    at all.
+    """
     value, low, high = interval(cells)
     error = [[max(value - low, 0)], [max(high - value, 0)]]
     looks: dict[str, Any] = {"color": colour, "edgecolor": "black", "linewidth": 0.4, "error_kw": {"linewidth": 0.8}}
     axis.bar(x, value, width, yerr=error, label=label, **looks)
     if text:  # a bar of height 0 would look like a missing one
-        axis.text(x, high + 1, f"{value:.1f}", ha="center", size=8)
+        narrow = text == "left"
+        axis.text(x - (width / 4 if narrow else 0), high + 1, f"{value:.1f}", ha=text, size=7 if narrow else 8)
 
 
 def legend_below(figure: Figure, axis: Axes, columns: int = 2) -> None:
@@ -87,17 +114,12 @@ def plot_attacks(cells: list[Cell], plan: Plan) -> Figure:
                 found = asked(at.of(cells), protocol, decision, row=attack)
                 if found:
                     x, named = place + 0.26 * (index - 1), None if place else label
-                    bar(axis, x, found[:1], PALETTE[protocol], named, 0.25, protocol == "sound")
+                    # in a narrow panel it would run into the paper's mark before it
+                    bar(axis, x, found[:1], PALETTE[protocol], named, 0.25, "left" if protocol == "sound" else None)
         claims = [printed(plan.page, attack, at.column, at.epoch) for at in networks]
         known = [(place, claim.number) for place, claim in enumerate(claims) if claim]
         if known:
-            looks: dict[str, Any] = {
-                "color": PALETTE["paper"],
-                "markersize": 6,
-                "zorder": 5,
-                "label": "printed in the paper",
-            }
-            axis.plot(*zip(*known, strict=True), "D", **looks)
+            axis.plot(*zip(*known, strict=True), "D", **PRINTED)
         axis.set(title=attack, xticks=range(len(networks)), xticklabels=[at.label for at in networks], ylim=(0, 105))
         if len(networks) * shape[1] > 12:  # names side by side would run into each other
             # anchored so that they end at their bars
@@ -125,13 +147,12 @@ def plot_given(cells: list[Cell], plan: Plan) -> Figure:
         for index, (row, protocol, decision, label, colour) in enumerate(bars):
             x = place + 0.2 * (index - (len(bars) - 1) / 2)
             found = asked(at.of(cells), protocol, decision, row=row)
-            bar(axis, x, found[:1], colour, None if place else label, 0.19, True)
+            bar(axis, x, found[:1], colour, None if place else label, 0.19)
             places.setdefault(row, []).append(x)
         for attack in given_rows(plan):  # the paper does not say what its attack was given
             claim = printed(plan.page, attack, at.column, at.epoch)
             if claim:
-                marks: dict[str, Any] = {"color": PALETTE["paper"], "label": "printed in the paper", "zorder": 5}
-                axis.plot(sum(places[attack]) / len(places[attack]), claim.number, "D", **marks)
+                axis.plot(sum(places[attack]) / len(places[attack]), claim.number, "D", **PRINTED)
     axis.set(xticks=range(len(networks)), xticklabels=[at.label for at in networks], ylim=(0, 112))
     axis.set(ylabel="test images (%)", title=page_network(plan))
     handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))  # one for all marks of a kind
@@ -160,7 +181,7 @@ def plot_epochs(cells: list[Cell], plan: Plan) -> Figure:
             (attack, "sound", "any", f"{attack}, sound"),
         ]
     figure, axis = plt.subplots(figsize=(8, 6), layout="constrained")
-    if curve:
+    if curve and min(curve) <= max(plan.epochs()):  # else it would press what was measured into a corner
         axis.plot(list(curve), list(curve.values()), "D--", color=PALETTE["paper"], label="printed in the paper")
     for column, looks in zip(followed(plan), ("o-", "s:", "^--", "v-."), strict=False):
         for row, protocol, decision, name in lines:

@@ -16,6 +16,8 @@ from reprolib.paper.show.pages import scale, source_line
 from reprolib.paper.show.selection import given_rows
 from reprolib.paper.show.tables import epochs_table, given_table, markdown, summary
 
+TITLE = "### What a full run found"
+
 
 def plan_of(page: Page, profile: str, record: Stored) -> Plan:
     """The plan that made a record, whatever the profile says by now."""
@@ -34,7 +36,7 @@ def short_table(record: Stored, plan: Plan) -> pd.DataFrame:
 
 
 def recorded(plan: Plan, folder: Path) -> str:
-    """A section in Markdown, on a quick page: the figures and the picture of the full run, marked as not made here.
+    """Markdown for a quick page: the figures and the picture of the full run, marked as not made here.
 
     folder: from where the picture is linked. Empty for every other profile.
     """
@@ -44,14 +46,14 @@ def recorded(plan: Plan, folder: Path) -> str:
     profile = next((each for each in JUDGED if (files.RESULTS / each / f"{name}.json").exists()), None)
     if profile is None:
         missing = f"No full run of this page is recorded; `make tables PROFILE=cpu ONLY={name}` makes one."
-        return f"## What a full run found\n\n{missing}"
+        return f"{TITLE}\n\n{missing}"
     try:
         record = read_record(files.RESULTS / profile / f"{name}.json")
     except RecordError as error:
-        return f"## What a full run found\n\n{error}."
+        return f"{TITLE}\n\n{error}."
     full = plan_of(plan.page, profile, record)
     parts = [
-        "## What a full run found",
+        TITLE,
         f"**Recorded with the {profile} profile, not made by this run.** {scale(full)} "
         f"{source_line(full, record.provenance)}",
         markdown(short_table(record, full)),

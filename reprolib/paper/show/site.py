@@ -37,7 +37,7 @@ QUESTIONS = (
     ("Which printed numbers were measured, with which verdict?", (notebooks.LAST,)),
 )
 MADE_BY_NO_BATCH = (1.0, 1.0)
-KINDS = {".md": "text", ".csv": "numbers", ".json": "record", ".ipynb": "executed notebook"}
+KINDS = {".md": "text", ".csv": "numbers", ".json": "record", ".ipynb": "executed notebook", ".svg": "picture"}
 
 Pages = dict[str, dict[str, nbformat.NotebookNode]]  # profile -> record -> executed notebook, of all that have a page
 

@@ -13,7 +13,7 @@ from reprolib import attacks, training
 from reprolib.paper.judge import ledger
 from reprolib.paper.plan import Cell
 from reprolib.paper.run.measure import CLEAN, share
-from reprolib.paper.show.pictures import PALETTE, bar, legend_below
+from reprolib.paper.show.pictures import PALETTE, PRINTED, bar, legend_below
 from reprolib.paper.show.selection import number, where
 
 LOSSES = {"probabilities": "probabilities", "logits": "logits", "margin": "sound"}  # in the order of the story
@@ -67,11 +67,11 @@ def plot_by_loss(cells: list[Cell]) -> Figure:
         colour = PALETTE[LOSSES.get(protocol, protocol)]
         for place, column in enumerate(columns):
             found = where(cells, column=column, protocol=protocol)
-            bar(axis, place + 0.17 * (index - 2), found, colour, None if place else name, 0.16, text=True)
+            bar(axis, place + 0.17 * (index - 2), found, colour, None if place else name, 0.16)
     attack = next(cell.row for cell in cells if cell.row != CLEAN)
     known = {place: _printed(attack, column) for place, column in enumerate(columns)}
     marks = {place: value for place, value in known.items() if value is not None}
-    axis.plot(list(marks), list(marks.values()), "D", color=PALETTE["paper"], label="printed in the paper", zorder=5)
+    axis.plot(list(marks), list(marks.values()), "D", **PRINTED)
     axis.set(xticks=range(len(columns)), xticklabels=columns, ylim=(0, 112), ylabel="test images (%)", title=attack)
     legend_below(figure, axis)
     return figure

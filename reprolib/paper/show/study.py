@@ -24,9 +24,10 @@ def plot_saturation(cells: list[Cell], plan: Plan) -> Figure:
     for column, colour in zip(followed(plan), colours, strict=False):
         found = where(cells, column=column, quantity="saturated")
         count = len({cell.seed for cell in found})
-        along(axis, found, "o-", colour, f"{column} ({count} seed{'s' if count > 1 else ''})")
+        if found:  # a record may be older than a column
+            along(axis, found, "o-", colour, f"{column} ({count} seed{'s' if count > 1 else ''})")
     axis.set(xlabel="fine-tuning epochs", ylabel="saturated test images (%)", ylim=(-2, 100), xticks=plan.epochs())
-    axis.legend(fontsize="small")
+    legend_below(figure, axis)
     return figure
 
 
@@ -46,7 +47,7 @@ def plot_losses(cells: list[Cell], plan: Plan, columns: tuple[str, str], beside:
             for (protocol, decision), (name, colour) in SEEN.items():
                 found = asked(cells, protocol, decision, row=attack, column=column)
                 along(axis, found, looks, colour, f"{column}: {name}")
-        if any(answer.row == attack for answer in page.claims):
+        if row and any(answer.row == attack for answer in page.claims):
             axis.plot(list(row), list(row.values()), "D--", color="black", label="printed in the paper")
         axis.set(title=attack, xlabel="fine-tuning epochs", ylim=(-2, 100), xticks=plan.epochs())
     axes[0].set_ylabel("test images (%)")
@@ -66,7 +67,7 @@ def plot_sweep(cells: list[Cell], plan: Plan) -> Figure:
             axis.plot(list(values), list(values.values()), "o-", color=colour, label=label)
         axis.set(title=column, xlabel=r"radius $\epsilon$", ylim=(-2, 100))
     axes[0].set_ylabel("accuracy under attack (%)")
-    axes[0].legend(fontsize="small")
+    legend_below(figure, axes[0], columns=3)
     return figure
 
 
@@ -86,7 +87,7 @@ def plot_optimizers(cells: list[Cell], plan: Plan) -> Figure:
                 row = CLEAN if protocol == "saturated" else attack
                 found = asked(cells, protocol, decision, row=row, column=column)
                 x = place + 0.2 * (index - (len(bars) - 1) / 2)
-                bar(axis, x, found, colour, None if place else name, 0.19, True)
+                bar(axis, x, found, colour, None if place else name, 0.19)
         axis.set(title=attack, xticks=range(len(columns)), xticklabels=columns, ylim=(0, 106))
     axes[0].set_ylabel("test images (%)")
     legend_below(figure, axes[0])

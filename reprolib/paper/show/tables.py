@@ -165,17 +165,21 @@ def ladder_table(cells: list[Cell]) -> pd.DataFrame:
 
 
 def contingency_table(cells: list[Cell]) -> pd.DataFrame:
-    """Per network: of the correctly classified images, those saturated before or not, by survived or not, in %."""
+    """Per network: of the correctly classified images, those saturated before or not, by survived or not, in %.
+
+    Where all images are in one of the four fields, agreement would be 100 % of nothing, and the table says so.
+    """
     rows = []
     for column in dict.fromkeys(cell.column for cell in where(cells, quantity="share")):
         shares = {cell.part or "": cell for cell in where(cells, quantity="share", column=column)}
         agree = shares["saturated, survives"].value + shares["not saturated, falls"].value
+        alike = max(cell.value for cell in shares.values()) == 100  # nothing differs that could go together
         rows.append(
             {
                 "network": column,
                 "images": str(shares["saturated, survives"].n),
                 **{part: f"{cell.value:.2f}" for part, cell in shares.items()},
-                "one predicts the other": f"{agree:.2f}",
+                "one predicts the other": "nothing to compare" if alike else f"{agree:.2f}",
             }
         )
     return pd.DataFrame(rows)

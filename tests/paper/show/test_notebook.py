@@ -27,6 +27,33 @@ def test_show_displays_with_the_text_alternative_writes_the_file_and_closes(disp
     assert base64.b64decode(data["image/png"]) == content
     assert options == {"raw": True, "metadata": {"image/png": {"alt": "a picture of nothing at all"}}}
     assert not plt.fignum_exists(figure.number)
+    vector = (results / "quick" / "nothing.svg").read_text(encoding="utf-8")
+    assert "<svg" in vector and "a picture of nothing at all" in vector
+
+
+def test_equal_figures_are_equal_files(displayed, results):
+    show.style()
+    for name in ("one", "two"):
+        figure, axis = plt.subplots(figsize=(2, 2))
+        axis.plot([0, 1], [0, 1], label="a line")
+        axis.legend()
+        show.picture(figure, "a line from corner to corner", "quick", name)
+    for kind in ("png", "svg"):
+        one, two = ((results / "quick" / f"{name}.{kind}").read_bytes() for name in ("one", "two"))
+        assert one == two
+
+
+def test_what_an_attack_makes_of_images_is_shown_by_each_loss_that_is_measured(displayed, results, table_6):
+    show.under_attack(table_6, "FGSM", "7-P1", "probabilities", "margin")
+    alts = [content["text/plain"] for content, _ in displayed]
+    assert len(alts) == 2 and all(alt.startswith("6 test images in three rows") for alt in alts)
+    assert "after FGSM by probabilities on 7-P1" in alts[0] and "after FGSM by margin on 7-P1" in alts[1]
+    made = {path.name for path in (results / "cpu").iterdir()}
+    stems = [f"table06_fashion_mnist_under_attack_{loss}" for loss in ("probabilities", "margin")]
+    assert made == {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
+    engine = plan.Plan(table_6.plan.page, table_6.plan.amounts.model_copy(update={"engine": "torchattacks"}), "cpu")
+    show.under_attack(run.Page(engine, store=table_6.store, dataset=table_6.dataset), "FGSM", "7-P1", "margin")
+    assert len(displayed) == 2, "torchattacks measures logits alone"
 
 
 def test_a_pages_pictures_stand_beside_its_record(displayed, results):
@@ -34,7 +61,7 @@ def test_a_pages_pictures_stand_beside_its_record(displayed, results):
     show.show(plt.figure(), "a picture of nothing at all", planned, "share")
     show.show(plt.figure(), "a picture of nothing at all", planned)
     found = sorted(path.name for path in (results / "quick").iterdir())
-    assert found == ["saturation.png", "saturation_share.png"]
+    assert found == ["saturation.png", "saturation.svg", "saturation_share.png", "saturation_share.svg"]
 
 
 def test_a_picture_is_in_the_notebook_whatever_the_backend(monkeypatch, tmp_path):

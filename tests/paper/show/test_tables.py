@@ -134,6 +134,16 @@ def test_contingency_for_people():
     assert row["saturated, falls"] == "5.00"
 
 
+def test_where_nothing_differs_nothing_predicts_anything():
+    parts = dict.fromkeys(("saturated, survives", "saturated, falls", "not saturated, survives"), 0.0)
+    cells = [
+        Cell(quantity="share", row="IFGSM", column="7-P1", part=part, protocol="probabilities", value=value, n=46)
+        for part, value in (parts | {"not saturated, falls": 100.0}).items()
+    ]
+    (row,) = show.contingency_table(cells).to_dict("records")
+    assert row["not saturated, falls"] == "100.00" and row["one predicts the other"] == "nothing to compare"
+
+
 # --- what is known before any training ------------------------------------------------------------------------------
 
 

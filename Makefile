@@ -1,22 +1,28 @@
+# make                        this help
+# make start                  a first look at the finding, in JupyterLab; about a minute
 # make tables                 every table and figure, quick profile, no download
 # make tables PROFILE=cpu     the real runs on a workstation; PROFILE=paper for a GPU
-# make tables ONLY=table06    some of them, by the beginnings of their names; DRY_RUN=1 shows the plan and what it may cost
+# make tables ONLY=table06    some of them, by the beginnings of their names; DRY_RUN=1 shows what would be done
+# make own PAGE=table06_fashion_mnist RUN=mine SET="eps=0.1 steps=20"   a run of your own, in results/custom/mine
 # make site PROFILE=cpu       results/cpu/index.html, the way to all pages; make tables ends with it
+# make lab                    JupyterLab (LAB_ARGS="--no-browser --port 9999")
 # make check                  linter, formatter (notebooks too) and type checker; seconds
 # make test                   unit tests, then every notebook against its stored output
 # make bench                  our attacks and training raced against other libraries'; half an hour
 # make gpu                    on a GPU: tests, bench, then the paper profile's pages, most claims per minute first; goes
 #                             on from where it was stopped (PROFILE=gpu for a quarter of an hour)
-# make start                  a first look at the finding, in JupyterLab; about a minute
-# make lab                    JupyterLab (LAB_ARGS="--no-browser --port 9999");  make status  docs/status.md
+# make status                 docs/status.md, from results/
+# JOBS=4 and GPUS=1: processes at once. ACTIVE=1: the active environment instead of .venv. PYTHON: for making .venv
 PROFILE ?= quick
+PAGE ?=
+RUN ?=
+SET ?=
 ONLY ?=
 DRY_RUN ?=
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 GPUS ?= $(JOBS)
 LAB_ARGS ?=
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-# ACTIVE=1 takes the environment that is active (conda's, say) as it is, instead of making .venv
 ACTIVE ?=
 PY := $(if $(ACTIVE),python,.venv/bin/python)
 READY := $(if $(ACTIVE),,.venv/installed)
@@ -29,10 +35,16 @@ export LOGNAME := $(or $(LOGNAME),$(USER),$(shell id -un 2>/dev/null),nobody)
 export TQDM_MININTERVAL ?= 2
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
 
-.PHONY: tables site check test bench gpu start lab status
+.PHONY: help tables own site check test bench gpu start lab status
+help:
+	@sed -n '/^#/!q;s/^# //p' Makefile
+
 tables: $(READY)
 	@$(PY) -m reprolib tables --profile "$(PROFILE)" --only "$(ONLY)" --jobs "$(JOBS)" --gpus "$(GPUS)" \
 	  $(if $(filter-out 0 no No NO false False FALSE,$(DRY_RUN)),--dry-run)
+
+own: $(READY)
+	@$(PY) -m reprolib notebook "$(PAGE)" --profile "$(PROFILE)" --run-name "$(RUN)" --set $(SET)
 
 site: $(READY)
 	@$(PY) -m reprolib site --profile "$(PROFILE)"

@@ -1,5 +1,5 @@
-# The batch: which page needs which training and which attack. `make tables` calls it; on a cluster, call
-#   snakemake --executor slurm --jobs 20 --rerun-triggers mtime --keep-incomplete --config profile=paper
+# The batch: which page needs which training and which attack. `make tables` calls it; docs/batch.md says how to call it
+# on a cluster.
 # Every step is idempotent and resumes by itself (reprolib/paper/run/store.py), so a killed batch is simply started again.
 # A job's output is a file that it makes: pages under results/, trainings and evaluations in the store. These are
 # named by all that determines them, so they are `ancient`, never out of date; a page is made again when its sources

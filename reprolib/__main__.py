@@ -2,7 +2,11 @@
 
 import sys
 
-from reprolib.paper.cli import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from reprolib.paper import cli
+
+        code = cli.main()
+    except KeyboardInterrupt:  # while something is imported
+        code = 130
+    sys.exit(code)

@@ -7,6 +7,12 @@ from collections.abc import Iterator
 
 import torch
 
+__all__ = ["exact_float32", "flushed_denormals", "has_fast_bfloat16"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 pays: CUDA from Ampere on, and CPUs that multiply it (AMX or AVX-512; others are slower with

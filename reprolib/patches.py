@@ -17,6 +17,14 @@ from torch import Tensor
 
 from reprolib import streams
 
+__all__ = ["OPERATIONS", "Draws", "apply", "boxes", "make_patches", "paste", "sample"]
+__all__ += ["flip", "gaussian_blur", "gaussian_noise", "mask", "poisson_noise", "rotate", "salt_and_pepper"]
+__all__ += ["speckle_noise", "translate"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 @dataclass(frozen=True)
 class Draws:

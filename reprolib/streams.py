@@ -10,8 +10,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+__all__ = ["uniform"]
+
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit number
 _MIX1, _MIX2 = -4658895280553007687, -7723592293110705685  # 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def uniform(seed: int, ids: Tensor, stream: int | Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -22,9 +22,12 @@ from tqdm.auto import tqdm
 
 from reprolib import streams
 from reprolib.attacks.inputs import check_choice, check_count, check_labels, check_network, check_pair, described
-from reprolib.attacks.network import answer, untouched
+from reprolib.attacks.network import answer, are_probabilities, untouched
 from reprolib.defenses.base import Defence
 from reprolib.devices import flushed_denormals, has_fast_bfloat16
+
+__all__ = ["NEAR", "SATURATED", "Batch", "Recipe", "Run", "State"]
+__all__ += ["clean_accuracy", "crop_and_flip", "fit", "is_saturated"]
 
 CHECKS = 4  # looks at the clean accuracy per epoch, in a training that rests at a target
 NEAR = 0.5  # points from the target that are near enough
@@ -33,6 +36,10 @@ SATURATED = 1e-7  # a true-class probability above 1 minus this counts as satura
 SAVE_EVERY = 5.0  # seconds of training between two calls of `save`
 
 State = tuple[dict[str, Tensor], dict]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 @dataclass(frozen=True)
@@ -108,8 +115,8 @@ def fit(
         save: called every few seconds and after each epoch (`run.batch == 0`); `run.state()` is what to keep.
     Returns the run: `model` in eval mode, `seconds`, and `history`: per epoch the loss, and with `test` clean accuracy
         and saturated share in percent.
-    Raises ValueError: images or labels of another type or length, a network without a logit for each label, epochs
-        below 1, a target without test images."""
+    Raises ValueError: images or labels of another type or length, a network without a logit for each label or one that
+        answers with probabilities, epochs below 1, a target without test images."""
     for name, value, kind in (("defence", defence, Defence), ("recipe", recipe, Recipe)):
         if value is not None and not isinstance(value, kind):
             raise ValueError(f"{name} is {value!r}; expected a {kind.__name__} such as {kind()!r}")
@@ -129,7 +136,11 @@ def fit(
         raise ValueError("no parameter of the network requires a gradient, so nothing can be trained; unfreeze some")
     run = Run(model, images, labels, defence or Defence(), recipe, seed, test)
     with untouched(run.model), torch.no_grad():  # before hours are spent on it: is there a class for each label?
-        classes = answer(run.model, run.images[:1].float() / 255).shape[1]
+        answers = answer(run.model, run.images[:1].float() / 255)
+    if are_probabilities(answers):
+        hint = "train it without its softmax, or as a module that answers with the logarithm of these"
+        raise ValueError(f"the network answers with probabilities (they sum to 1), not with logits; {hint}")
+    classes = answers.shape[1]
     check_labels(torch.cat([run.labels, *([test[1]] if test else [])]), classes)
     if resume is not None:
         run.restore(resume)

@@ -1,13 +1,18 @@
 """The project holds together: one list of packages in three files, files of a readable size, no machine's traces."""
 
+import __future__
+
 import ast
 import json
 import re
 import subprocess
+import sys
 import tomllib
 from collections import defaultdict
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import pytest
 import yaml
@@ -111,6 +116,83 @@ def test_no_run_of_six_lines_of_logic_stands_twice():
             if None not in some:
                 places[tuple(text for _, text in some)].append(f"{path.relative_to(ROOT)}:{some[0][0]}")
     assert not [found for found in places.values() if len(found) > 1]
+
+
+# --- what tab completion lists ----------------------------------------------------------------------------------------
+
+ROOMS = ["attacks", "data", "defenses", "devices", "diagnostics", "networks", "patches", "streams", "training"]
+ROOMS += [f"paper.{room}" for room in ("judge", "plan", "run", "show", "teach")]
+
+
+def listed(room: str) -> set[str]:
+    """What a reader is offered behind the dot."""
+    return {name for name in dir(import_module(f"reprolib.{room}")) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_tab_completion_lists_what_a_room_has_of_its_own_and_nothing_else(room):
+    """No torch, no typing, no file that happened to be imported."""
+    module = import_module(f"reprolib.{room}")
+    assert listed(room) and set(module.__all__) <= listed(room)
+    for name in listed(room):
+        thing = getattr(module, name)
+        assert not isinstance(thing, ModuleType | __future__._Feature), name
+        if isinstance(thing, type | FunctionType):
+            assert thing.__module__.split(".")[0] == "reprolib", name
+
+
+def test_the_library_lists_its_rooms_and_opens_them():
+    import reprolib
+
+    assert {*ROOMS, "paper"} - {room for room in ROOMS if "." in room} == set(dir(reprolib)) - {"__version__"}
+    command = "import reprolib; assert 'torch' not in __import__('sys').modules; print(reprolib.attacks.pgd.__name__)"
+    done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "pgd\n", done.stderr
+    with pytest.raises(AttributeError, match="has no attribute 'attack'"):
+        _ = reprolib.attack
+
+
+def examples() -> list[str]:
+    """The Python of the README, the documentation and the notebooks."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    code = [part for page in pages for part in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)]
+    for path in (ROOT / "notebooks").rglob("*.ipynb"):
+        if ".ipynb_checkpoints" not in path.parts:
+            cells = json.loads(path.read_text("utf-8"))["cells"]
+            code.append("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
+    return code
+
+
+def test_what_examples_use_is_listed():
+    used = set()
+    for source in examples():
+        nodes = list(ast.walk(ast.parse(source)))
+        own = {node.arg for node in nodes if isinstance(node, ast.arg)}
+        own |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        for node in nodes:
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id not in own:
+                used |= {(room, node.attr) for room in ROOMS if room.split(".")[-1] == node.value.id}
+    assert len(used) > 30
+    assert not sorted((room, name) for room, name in used if name not in listed(room))
+
+
+# --- make -------------------------------------------------------------------------------------------------------------
+
+
+def test_make_alone_prints_help_and_every_goal_stands_in_it():
+    done = subprocess.run(["make", "-C", str(ROOT), "--no-print-directory"], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr
+    goals = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    assert {"tables", "check", "test", "start", "lab"} <= set(goals)
+    for goal in set(goals) - {"help"}:
+        assert f"make {goal}" in done.stdout, goal
+    assert max(map(len, done.stdout.splitlines())) <= 120
+
+
+def test_the_line_for_a_cluster_names_the_plugin_that_pyproject_does():
+    (wanted,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["slurm"]
+    page = (ROOT / "docs" / "batch.md").read_text()
+    assert re.findall(r"^\.venv/bin/python -m pip install (.+)$", page, re.MULTILINE) == [wanted]
 
 
 # --- what is committed ------------------------------------------------------------------------------------------------

@@ -393,6 +393,7 @@ IMAGES, LABELS = torch.zeros(6, 1, 28, 28, dtype=torch.uint8), torch.arange(6)
     ({"recipe": "adam"}, ["recipe is 'adam'", "expected a Recipe"]),
     ({"model": Says(lambda logits: (logits, logits))}, ["tuple", "logits [1, K]"]),
     ({"model": Says(lambda logits: logits[:, 0])}, ["(1,)", "logits"]),
+    ({"model": Says(lambda logits: logits.softmax(1))}, ["answers with probabilities", "without its softmax"]),
 ])  # fmt: skip
 def test_what_cannot_be_trained_gets_one_sentence(given, words, steps):
     usual = {"model": new(), "images": IMAGES, "labels": LABELS, "epochs": 1, "progress": False}

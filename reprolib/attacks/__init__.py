@@ -13,13 +13,20 @@ from importlib import import_module
 from typing import Any
 
 # isort: off
-from reprolib.attacks.autoattack import STANDARD, AutoAttack, part_of  # noqa: F401  # the room offers what it imports
-from reprolib.attacks.cascade import Cascade, cascade  # noqa: F401
-from reprolib.attacks.inputs import Options, check_images  # noqa: F401
-from reprolib.attacks.linf import LinfAttack, fgsm, ifgsm, pgd  # noqa: F401
-from reprolib.attacks.network import BPDA, LOSSES, NOISE, Gradients, Probabilities, loss_per_image  # noqa: F401
-from reprolib.attacks.network import is_right, random_noise, transfer, untouched  # noqa: F401
-from reprolib.attacks.slots import DECISIONS, AttackResult, robust  # noqa: F401
+from reprolib.attacks.autoattack import STANDARD, AutoAttack, autoattack, part_of, square
+from reprolib.attacks.cascade import Cascade, cascade
+from reprolib.attacks.inputs import Options, check_images
+from reprolib.attacks.linf import LinfAttack, fgsm, ifgsm, pgd
+from reprolib.attacks.network import BPDA, LOSSES, NOISE, Gradients, Probabilities, loss_per_image
+from reprolib.attacks.network import is_right, random_noise, transfer, untouched
+from reprolib.attacks.slots import DECISIONS, AttackResult, robust
+
+__all__ = [
+    "BPDA", "DECISIONS", "LOSSES", "NOISE", "STANDARD", "AttackResult", "AutoAttack", "Cascade", "Gradients",
+    "LinfAttack", "Options", "Probabilities", "autoattack", "cascade", "check_images", "content", "fgsm", "ifgsm",
+    "is_right", "loss_per_image", "named", "part_of", "pgd", "random_noise", "robust", "square", "transfer",
+    "untouched",
+]  # fmt: skip
 
 
 def named() -> dict[str, Callable[..., Any]]:
@@ -50,6 +57,10 @@ def _name_options(make: Any) -> None:
         named += [fields[name].replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in Options.__annotations__]
         make.__signature__ = signature.replace(parameters=named)
         make.__annotations__ = {one.name: one.annotation for one in named}
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 for _make in named().values():  # for help(), for tab completion, and for who checks what was given

@@ -67,6 +67,11 @@ def answer(network: nn.Module, images: Tensor) -> Tensor:
     return logits
 
 
+def are_probabilities(answers: Tensor) -> bool:
+    """Whether a network's answers [B, K] are what a softmax gives: nothing below 0, and rows that sum to 1."""
+    return bool(((answers >= 0).all(1) & ((answers.sum(1) - 1).abs() < 1e-4)).all())
+
+
 class Gradients:
     """Logits, a loss and its gradient; and whether an image is misclassified.
 

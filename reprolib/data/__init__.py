@@ -15,11 +15,13 @@ from numbers import Integral
 from typing import TYPE_CHECKING
 
 from reprolib.data import cifar10, fashion_mnist, imagenet_subset, places, sample, sample_rgb
-from reprolib.data.places import DataError, Info  # noqa: F401  # for those who load
+from reprolib.data.places import DataError, Info
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+__all__ = ["DataError", "Dataset", "Info", "Split", "describe", "load", "names"]
 
 _FILES = {file.INFO.name: file for file in (sample, sample_rgb, fashion_mnist, cifar10, imagenet_subset)}
 
@@ -46,6 +48,10 @@ class Dataset:
     source: str  # "embedded sample", "REPROLIB_DATA", "Debian package dataset-fashion-mnist", "torchvision cache", ...
     variant: str  # "original", or what a rebuilt or partial copy declares
     checksum: str  # sha256, hex, over the bytes of train images, train labels, test images, test labels as returned
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def names() -> tuple[str, ...]:

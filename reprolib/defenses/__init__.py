@@ -25,6 +25,10 @@ def named() -> dict[str, type[Defence] | type[Change]]:
     return found
 
 
+def __dir__() -> list[str]:
+    return [*__all__, *(defence.__name__ for defence in named().values())]
+
+
 def __getattr__(name: str) -> Any:
     for defence in named().values():
         if defence.__name__ == name:

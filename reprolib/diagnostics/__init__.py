@@ -24,9 +24,9 @@ __all__ = ["VERDICTS", "Report", "check"]
 
 def check(
     model: nn.Module,
-    parent: nn.Module | None,
-    data: tuple[Tensor, Tensor],
-    attack: Make,
+    parent: nn.Module | None = None,
+    data: tuple[Tensor, Tensor] | None = None,
+    attack: Make | None = None,
     *,
     draws: int = 100,
     progress: bool = True,
@@ -44,13 +44,18 @@ def check(
         model: classifier, images float32 [B, C, H, W] in [0, 1] -> logits [B, K].
             Probabilities will do as well.
         parent: the undefended network with the same classes, or None: then nothing is carried over from it.
-        data: images float32 [n, C, H, W] in [0, 1] and labels int64 [n], on the networks' device; 1000 if possible.
-        attack: makes the attack whose robust accuracy is claimed from a network, for example
+        data: needed; images float32 [n, C, H, W] in [0, 1] and labels int64 [n], on the networks' device; 1000 if
+            possible.
+        attack: needed; makes the attack whose robust accuracy is claimed from a network, for example
             functools.partial(pgd, eps=0.3, alpha=0.01, steps=100, restarts=10, loss="logits", decision="last").
         draws: random points of the ball for each image. progress: show a bar.
-    Raises ValueError: no images, a parent with other classes, an attack that is none or has
+    Raises ValueError: no data, images or attack, a parent with other classes, an attack that is none or has
         radius 0, and what attacks raise, but for networks without a gradient.
     The networks' modes, their gradients and the global random numbers are left untouched, also after an exception."""
+    if data is None or attack is None:
+        missing = " and ".join(name for name, given in (("data", data), ("attack", attack)) if given is None)
+        expected = "check(model, parent, (images, labels), attack), with None as parent where there is none"
+        raise ValueError(f"nothing is given as {missing}; expected {expected}")
     check_pair("data", data)
     images, labels = data
     if len(images) == 0:
@@ -84,3 +89,7 @@ def _made(attack: Make, model: nn.Module) -> LinfAttack:
     if made.eps == 0:
         raise ValueError("the attack's eps is 0, which claims nothing but the clean accuracy")
     return made
+
+
+def __dir__() -> list[str]:
+    return __all__

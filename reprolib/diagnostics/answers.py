@@ -31,10 +31,6 @@ def logits_of(model: nn.Module, images: Tensor, size: int = BATCH) -> Tensor:
     return torch.cat([answer(model, some).float() for some in batches])
 
 
-def are_probabilities(logits: Tensor) -> bool:
-    return bool(((logits >= 0).all(1) & ((logits.sum(1) - 1).abs() < 1e-4)).all())
-
-
 def why_not_judged(model: nn.Module, images: Tensor, first: Tensor) -> str:
     """Why an image has no answer of its own, and the remedy; "" where it has one. `first`: the logits of all images."""
 

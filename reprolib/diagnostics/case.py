@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from reprolib import attacks, streams
 from reprolib.attacks import AttackResult, AutoAttack, LinfAttack
+from reprolib.attacks.network import are_probabilities
 from reprolib.attacks.slots import begun
-from reprolib.diagnostics.answers import LogProbabilities, are_probabilities, gradient_of, logits_of
+from reprolib.diagnostics.answers import LogProbabilities, gradient_of, logits_of
 
 FEW = 0.01  # of the images: with no more than so many standing, AutoAttack can hardly change the answer
 ENOUGH = 50  # images, below which an interval says next to nothing: 14 points each way at best

@@ -60,3 +60,7 @@ def _maker(name: str) -> Callable[..., nn.Module]:
         raise ValueError(f"unknown network {name!r}; expected one of {', '.join(ARCHITECTURES)}")
     module, _, maker = ARCHITECTURES[name].partition(":")
     return getattr(import_module(module), maker)
+
+
+def __dir__() -> list[str]:
+    return __all__

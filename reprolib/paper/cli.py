@@ -7,6 +7,7 @@ python -m reprolib publish TABLE NETWORK --profile cpu             a page's netw
 python -m reprolib site --profile cpu                              results/cpu/index.html, and pages linked with it
 python -m reprolib status                                          docs/status.md, from results/
 python -m reprolib lab                                             JupyterLab, at notebooks/start_here.ipynb
+python -m reprolib notebook PAGE --run-name MINE --set eps=0.1      a run of your own, into results/custom/MINE
 
 What `tables` is made of:
 python -m reprolib notebook PAGE --profile cpu                     a page by its notebook, into results/cpu
@@ -24,12 +25,18 @@ from collections.abc import Callable
 
 from reprolib.paper import files, kernels, notebooks
 
+INTERRUPTED = 130  # what a shell calls a program that Ctrl-C ended
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Take one step; what a reader can mend is told in one sentence, anything else keeps its traceback."""
     options = read(arguments)
     try:
         return options.step(options) or 0
+    except KeyboardInterrupt:  # first, since the later errors take seconds to import
+        if options.step is not _run and options.step is not _notebook:  # whom a batch's own line speaks for
+            print("Stopped; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
     except (notebooks.UnknownName, notebooks.NotebookError, files.StoreError, files.RecordError) as error:
         message: Exception = error
     except _later_errors() as error:
@@ -80,7 +87,9 @@ def parser() -> argparse.ArgumentParser:
     add("site", _site)
     add("status", _status)
     add("lab", _lab)
-    add("notebook", _notebook, "page")
+    notebook = add("notebook", _notebook, "page")
+    notebook.add_argument("--run-name", default="")
+    notebook.add_argument("--set", dest="settings", nargs="*", default=[], metavar="PARAMETER=VALUE")
     add("run", _run).add_argument("words", nargs="*", metavar="TABLE:NETWORK:NAME[:EPOCH...]")
     return made
 
@@ -138,7 +147,7 @@ def _lab(options: argparse.Namespace) -> None:
 
 def _notebook(options: argparse.Namespace) -> None:
     print(f"{notebooks.find_sheet(options.page).record}: started", flush=True)
-    print(notebooks.run_notebook(options.page, options.profile), flush=True)
+    print(notebooks.run_notebook(options.page, options.profile, options.run_name, options.settings), flush=True)
 
 
 def _run(options: argparse.Namespace) -> int:

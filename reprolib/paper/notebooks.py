@@ -15,7 +15,7 @@ import functools
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ import yaml
 from reprolib.paper import files
 from reprolib.paper.files import ROOT, make_folder, shown, unwritable, write_atomically
 from reprolib.paper.kernels import NotebookError, kernel
-from reprolib.paper.parameters import suggest
+from reprolib.paper.parameters import suggest, why_no_run_name
 
 if TYPE_CHECKING:
     import nbformat
@@ -47,14 +47,14 @@ class UnknownName(ValueError):
 
 @dataclass(frozen=True)
 class Sheet:
-    """What one run of a notebook makes: results/<profile>/<record>.json, .ipynb and .html."""
+    """What one run of a notebook makes: results/<folder>/<record>.json, .ipynb and .html."""
 
     record: str
     notebook: Path
     network: str | None = None  # where the notebook's table is declared, with a page for each network
 
-    def outputs(self, profile: str) -> list[Path]:
-        return [files.RESULTS / profile / f"{self.record}{suffix}" for suffix in (".json", ".ipynb", ".html")]
+    def outputs(self, folder: str) -> list[Path]:
+        return [files.RESULTS / folder / f"{self.record}{suffix}" for suffix in (".json", ".ipynb", ".html")]
 
 
 # --- which notebook makes which page ---
@@ -124,6 +124,33 @@ def default_network(notebook: Path) -> str | None:
     return None if declared is None else ast.literal_eval(declared)
 
 
+def own_settings(sheet: Sheet, run_name: str, words: Iterable[str]) -> dict[str, Any]:
+    """The parameters of a run of one's own, from words such as eps=0.1; the notebook checks their values.
+
+    Raises UnknownName for a word of another form, a parameter that the notebook does not declare, and settings without
+    a name to keep their results under.
+    """
+    pairs = [word.partition("=") for word in words]
+    declared = [name for name in _declared(sheet.notebook) if name not in ("profile", "network", "run_name")]
+    for name, sign, _ in pairs:
+        if name not in declared:
+            raise UnknownName(f"{sheet.notebook.name}: {suggest(name, declared, 'parameter')}")
+        if not sign:
+            raise UnknownName(f"{name} has no value; write it as {name}=VALUE")
+    if pairs and not run_name:
+        raise UnknownName(f"a run with {pairs[0][0]} of its own needs a name; say --run-name NAME, or RUN=NAME to make")
+    if run_name and (why := why_no_run_name(run_name)):
+        raise UnknownName(why)
+    return {name: _value(text) for name, _, text in pairs} | ({"run_name": run_name} if run_name else {})
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
 def _declared(notebook: Path) -> dict[str, str]:
     """The parameters that a notebook declares, with their defaults as they are written."""
     import papermill
@@ -143,7 +170,7 @@ def check_profile(profile: str) -> None:
         raise UnknownName(suggest(profile, known, "profile"))
 
 
-def parameters_for(sheet: Sheet, profile: str) -> dict[str, str]:
+def parameters_for(sheet: Sheet, profile: str) -> dict[str, Any]:
     """What is injected: the profile, which says all amounts, and the network where the notebook makes several pages.
 
     Raises UnknownName where the notebook does not declare them: papermill would only warn, and the page be another one.
@@ -163,20 +190,23 @@ def parameters_for(sheet: Sheet, profile: str) -> dict[str, str]:
 # --- running ---
 
 
-def run_notebook(name: str | Path, profile: str) -> str:
-    """Make a page: results/<profile> then has its record, .ipynb and .html.
+def run_notebook(name: str | Path, profile: str, run_name: str = "", settings: Iterable[str] = ()) -> str:
+    """Make a page: results/<profile> then has its record, .ipynb and .html; with a run_name results/custom/<run_name>.
 
-    Returns one line that says so. Raises UnknownName for an unknown page or profile, and NotebookError when a cell
-    fails or no record was written; what an earlier run wrote is then as it was. A second process that makes the same
-    page waits for the first.
+    settings: of a run of one's own, as `own_settings` takes them. Returns one line that says so. Raises UnknownName for
+    an unknown page, profile or setting, and NotebookError when a cell fails or no record was written; what an earlier
+    run wrote is then as it was. A second process that makes the same page waits for the first.
     """
     check_profile(profile)
     sheet = find_sheet(name)
-    parameters = parameters_for(sheet, profile)
-    with _alone(files.RESULTS / profile / ".locks" / sheet.record):
+    parameters = parameters_for(sheet, profile) | own_settings(sheet, run_name, settings)
+    if run_name and "run_name" not in _declared(sheet.notebook):
+        raise UnknownName(f"{sheet.notebook.name} declares no run_name, so it makes no run of one's own; leave it out")
+    folder = f"custom/{run_name}" if run_name else profile
+    with _alone(files.RESULTS / folder / ".locks" / sheet.record):
         started = time.time()
-        _execute(sheet, profile, parameters, started)
-        return f"{sheet.record}: {time.time() - started:.0f} s, {shown(sheet.outputs(profile)[-1])}"
+        _execute(sheet, folder, parameters, started)
+        return f"{sheet.record}: {time.time() - started:.0f} s, {shown(sheet.outputs(folder)[-1])}"
 
 
 @contextlib.contextmanager
@@ -189,11 +219,11 @@ def _alone(lock: Path) -> Iterator[None]:
         raise files.StoreError(unwritable(lock, error)) from None
 
 
-def _execute(sheet: Sheet, profile: str, parameters: dict[str, str], started: float) -> None:
+def _execute(sheet: Sheet, folder: str, parameters: dict[str, Any], started: float) -> None:
     import nbformat
     import papermill
 
-    record, executed, page = sheet.outputs(profile)
+    record, executed, page = sheet.outputs(folder)
     attempt = executed.with_suffix(".failed.ipynb")
     try:
         with kernel() as running:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -14,9 +15,24 @@ MANY = 30  # names that still make a sentence
 def suggest(name: object, known: Iterable[str], what: str) -> str:
     """One sentence for an unknown name, with the nearest known one."""
     known = [str(k) for k in known]
-    close = difflib.get_close_matches(str(name), known, n=1)
+    close = nearest(str(name), known)
     few = known if len(known) <= MANY else [*known[:3], f"{len(known) - 3} more"]
-    return f"unknown {what} {name!r}; " + (f"did you mean {close[0]!r}?" if close else f"known: {', '.join(few)}")
+    return f"unknown {what} {name!r}; " + (f"did you mean {close!r}?" if close else f"known: {', '.join(few)}")
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known name that may be meant: one spelt almost like it, else one that has a word in common with it."""
+    lower = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=cutoff)
+    words = set(re.split(r"[\W_]+", name.lower())) - {""}
+    return next((lower[one] for one in [*close, *(one for one in lower if words & set(one.split("_")))]), None)
+
+
+def why_no_run_name(name: object) -> str:
+    """One sentence on what is wrong with the name of a run of one's own, which names a folder; "" for a good one."""
+    if isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][\w-]{0,59}", name, re.ASCII):
+        return ""
+    return f"run_name is {name!r}; expected at most 60 letters, digits, _ and -, the first no sign, such as 'small_eps'"
 
 
 def checked(make: Callable[..., Any], given: Mapping[str, Any], name: str) -> dict[str, Any]:

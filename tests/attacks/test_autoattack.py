@@ -1,6 +1,7 @@
 """AutoAttack is the standard one, agrees with torchattacks' parts, and is at least as strong as each of its parts."""
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -99,7 +100,7 @@ def test_each_part_sees_the_survivors_alone(sturdy, held_out, monkeypatch):
             super().__post_init__()
             seen.append(({image for image, _ in self.queue}, set((self.result.any_run < 0).nonzero()[:, 0].tolist())))
 
-    monkeypatch.setattr("reprolib.attacks.autoattack.Slots", Spy)
+    monkeypatch.setattr(sys.modules[AutoAttack.__module__], "Slots", Spy)
     AutoAttack(sturdy, TOY_EPS, steps=10).run(*held_out)
     assert len(seen) == 4 and all(queued == unbroken for queued, unbroken in seen)
     assert len(seen[0][0]) > len(seen[1][0]) > len(seen[3][0]) > 0

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from reprolib import attacks
+from reprolib.attacks.autoattack import AutoAttack
 
 NET = nn.Identity()
 
@@ -32,6 +33,12 @@ def test_help_shows_every_parameter_with_the_default_that_it_has(make):
         made = make(**{name: value for name, value in given.items() if name in signature.parameters})
         assert getattr(made, option) == default
     assert "options" not in signature.parameters and "Unpack" not in shown
+
+
+def test_every_named_attack_is_called_by_its_name():
+    """Also where its file has the same one, from which its parts are imported as before."""
+    assert {name: getattr(attacks, name) for name in attacks.named()} == attacks.named()
+    assert attacks.autoattack(NET, 0.1) == AutoAttack(NET, 0.1)
 
 
 def test_equal_computations_have_equal_content():

@@ -6,7 +6,8 @@ from diagnostics.known_cases import SMALL, WIDE, Behind, detached, not_a_number,
 from torch import Tensor, nn
 
 from reprolib.attacks import Probabilities
-from reprolib.diagnostics.answers import LogProbabilities, are_probabilities, gradient_of, logits_of, why_not_judged
+from reprolib.attacks.network import are_probabilities
+from reprolib.diagnostics.answers import LogProbabilities, gradient_of, logits_of, why_not_judged
 from reprolib.diagnostics.case import Case, share
 from reprolib.diagnostics.verdict import judge
 

@@ -54,6 +54,12 @@ def test_a_network_of_three_classes_is_asked_what_needs_no_fourth(runs):
     assert [name for run in runs if run[0] == "AutoAttack" for name in run[4]] == ["APGD-CE", "Square"]
 
 
+def test_a_parent_may_be_left_out(brittle, held_out):
+    assert str(quiet(brittle, data=held_out, attack=TOY)) == str(quiet(brittle, None, held_out, TOY))
+    with pytest.raises(ValueError, match="nothing is given as data and attack; expected check"):
+        check(brittle)
+
+
 def test_the_same_question_has_the_same_answer(brittle, held_out):
     first, second = (quiet(brittle, None, held_out, LAST) for _ in range(2))
     pd.testing.assert_frame_equal(first.table, second.table)
@@ -125,7 +131,10 @@ class NotFinite(nn.Module):
     [
         ({"data": (torch.empty(0, 1, 8, 8), torch.empty(0, dtype=torch.int64))}, ["no images"]),
         ({"data": (torch.full((2, 1, 8, 8), 3.0), torch.tensor([0, 1]))}, ["0, 1]"]),
-        ({"attack": None}, ["attack is a NoneType", "functools.partial"]),
+        ({"attack": None}, ["nothing is given as attack", "check(model, parent, (images, labels), attack)"]),
+        ({"data": None}, ["nothing is given as data"]),
+        ({"data": None, "attack": None}, ["nothing is given as data and attack"]),
+        ({"attack": 3}, ["attack is a int", "functools.partial"]),
         ({"attack": pgd(nn.Identity(), 0.1, 0.02, 3)}, ["attack is a LinfAttack", "functools.partial"]),
         ({"attack": lambda net: net}, ["attack makes a Sequential", "LinfAttack"]),
         ({"attack": partial(AutoAttack, eps=0.1)}, ["attack makes a AutoAttack"]),

@@ -24,7 +24,7 @@ of_pages = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)  #
 
 MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|work|tmp|Users|mnt|opt|private)\b|\b[A-Za-z]:\\[A-Za-z]")
 LINK = re.compile(r"\]\(([^)\s]+)\)|(?:href|src)=\"([^\"]+)\"")
-TYPES = {"data": "str", "engine": "str", "width": "float"}  # the others are whole numbers
+TYPES = {"data": "str", "engine": "str", "loss": "str", "width": "float", "eps": "float", "alpha": "float"}  # or int
 
 
 @pytest.fixture(params=PATHS, ids=lambda path: path.stem)
@@ -112,6 +112,7 @@ def test_papermill_sees_every_parameter_with_type_and_help(path, notebook):
         pages = plan.load_table(path.stem)
         assert defaults.pop("network", next(iter(pages))) in pages and ("network" in found) == (len(pages) > 1)
         assert defaults.pop("fresh") is False
+        assert defaults.pop("run_name") is None and found["run_name"]["inferred_type_name"] == "str"
         assert set(defaults) <= set(KNOBS) and set(defaults.values()) == {None}, "a knob is as the profile says"
         assert all(found[name]["inferred_type_name"] == TYPES.get(name, "int") for name in defaults)
     else:
@@ -176,6 +177,19 @@ def test_every_page_can_be_opened_by_hand(table, network, monkeypatch):
     assert page.plan.folder == "cpu" and page.plan.page.network == network and len(shown) == 1
     changed = opened(nbformat.read(path, as_version=4), network=network, steps=3, fresh=True)["page"]
     assert changed.plan.folder == "custom" and changed.plan.amounts.steps == 3 and changed.fresh
+
+
+@of_pages
+def test_no_variable_of_a_notebook_is_taken_for_a_parameter(notebook):
+    """A list, say, of a name near to a parameter's would be, when the second cell is run again."""
+    names: dict = {name: [] for cell in code_cells(notebook)[1:] for line in ast.parse(cell.source).body
+                   if isinstance(line, ast.Assign) for target in line.targets for name in names_in(target)}  # fmt: skip
+    declared = [line.target.id for line in ast.parse(code_cells(notebook)[0].source).body]
+    assert run.parameters(names | {"profile": "quick"}, tuple(declared)).keys() == {"profile"}
+
+
+def names_in(target: ast.expr) -> list[str]:
+    return [node.id for node in ast.walk(target) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
 
 
 def test_a_knob_that_turns_nothing_is_refused():

@@ -3,20 +3,24 @@
 The copy has the project's declarations and small notebooks of its own, so that nothing here takes long.
 """
 
+import logging
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_notebook
+from snakemake_interface_logger_plugins.common import LogEvent
 
-from reprolib.paper import cli, files, notebooks, plan, run
+from reprolib.paper import batch, cli, files, notebooks, plan, run
 from reprolib.paper.run.steps import plan_steps
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -197,6 +201,58 @@ def test_what_is_there_is_not_made_again(copy, made):
     (copy / "results" / "quick" / "table01_networks.html").rename(copy / "kept")
     assert jobs_in(plan_of(copy, "only=00")) == {}, "00 is the scoreboard alone"
     (copy / "kept").rename(copy / "results" / "quick" / "table01_networks.html")
+
+
+def test_a_dry_run_is_one_table_with_a_total(copy, made):
+    """Of pages to be made alone; the numbers are the plan's."""
+    done = make(copy, "tables", "ONLY=00 table01 table06", "DRY_RUN=1")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()
+                      if line.startswith("|")]  # fmt: skip
+    assert head == ["page", "trainings", "evaluations", "expected minutes"]
+    table06, scoreboard, total = rows
+    planned = plan_steps([("table06_fashion_mnist", "fmnistconv")], "quick")
+    missing = [str(sum(not step.done for step in some.values())) for some in (planned.trainings, planned.evaluations)]
+    assert table06[:3] == ["table06_fashion_mnist", *missing] and scoreboard[:3] == ["00_scoreboard", "0", "0"]
+    assert total[:3] == ["total", *missing]
+    assert float(total[3]) == pytest.approx(float(table06[3]) + float(scoreboard[3]), abs=0.11)
+    assert "Nothing is to be done" in make(copy, "tables", "ONLY=table01", "DRY_RUN=1").stdout
+
+
+def test_ctrl_c_ends_a_batch_in_one_line_and_leaves_it_to_go_on(copy, made):
+    """As a terminal sends it: to make, the engine, the jobs and their kernels' keepers at once."""
+    source = copy / "notebooks" / "tables" / "table01_networks.ipynb"
+    kept = source.read_bytes()
+    write(copy, source.stem, "import time\ntime.sleep(100)")
+    command = [sys.executable, "-m", "reprolib", "tables", "--only", "table01", "--jobs", "2"]
+    try:
+        with subprocess.Popen(command, cwd=copy, start_new_session=True, text=True, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE) as process:  # fmt: skip
+            while (line := process.stdout.readline()) and line != "table01_networks: started\n":
+                pass
+            time.sleep(3)  # the kernel is starting, or runs
+            os.killpg(process.pid, signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+    finally:
+        source.write_bytes(kept)
+    assert (process.returncode, out, err) == (130, "", "Stopped; the same command goes on from here\n")
+    again = make(copy, "tables", "ONLY=table01")
+    assert again.returncode == 0, again.stdout + again.stderr
+
+
+def test_how_far_a_batch_is_said_in_whole_lines_and_not_too_often(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(batch.time, "monotonic", lambda: now[0])
+    heard = batch.Listener(dry_run=False)
+    for done, seconds in ((0, 0), (1, 5), (2, 20), (3, 25), (4, 40), (5, 100), (200, 20000), (203, 30000)):
+        now[0] = 100 + seconds
+        said = {"levelno": logging.INFO, "event": LogEvent.PROGRESS, "done": done, "total": 203}
+        assert not heard.filter(logging.makeLogRecord(said))
+    assert capsys.readouterr().out.splitlines() == [
+        "2 of 203 jobs done, about 34 min left", "4 of 203 jobs done, about 33 min left",
+        "5 of 203 jobs done, about 66 min left", "200 of 203 jobs done, about 5 min left",
+    ]  # fmt: skip
+    assert heard.filter(logging.makeLogRecord({"levelno": logging.ERROR}))
 
 
 @pytest.mark.parametrize("only, suffix", [("00 table01", ".json"), ("table01", ".ipynb"), ("table01", ".html")])

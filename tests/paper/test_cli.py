@@ -27,6 +27,8 @@ TABLE = "table06_fashion_mnist"
         (["notebook", "table1", "--profile", "cpuu"], ["unknown profile 'cpuu'", "did you mean 'cpu'"]),
         (["publish", TABLE, "fmnistconv", "--profile", "qiuck"], ["unknown profile 'qiuck'", "did you mean 'quick'"]),
         (["costs"], ["no estimate for the profile 'quick'", "cpu, gpu, paper"]),
+        (["notebook", "table1", "--set", "stepz=3"], ["table1.ipynb", "unknown parameter 'stepz'"]),
+        (["notebook", "table1", "--run-name", "a b", "--set"], ["run_name is 'a b'; expected"]),
         (["site", "--profile", "cpuu"], ["unknown profile 'cpuu'", "did you mean 'cpu'"]),
         (["tables", "--only", "tabel1"], ["unknown page 'tabel1'", "did you mean 'table1'"]),
         (["tables", "--jobs", "0"], ["JOBS is 0", "1 or more"]),

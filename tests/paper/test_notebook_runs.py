@@ -172,6 +172,35 @@ def test_a_notebook_that_succeeds(several, notebook, results):
     assert [file.name for file in path.parent.iterdir()] == ["table3.ipynb"], "sockets and such are not left behind"
 
 
+OWN = f"{PARAMETERS}\nsteps: int = None  # how many\nloss: str = None  # which one\nrun_name: str = None  # whose"
+
+
+def test_a_run_of_ones_own_keeps_record_notebook_and_page_under_its_name(notebook, results):
+    folder = results / "custom" / "mine"
+    last = f"from pathlib import Path\n_ = Path({str(results)!r}, 'custom', run_name, 'tiny.json').write_text('{{}}')"
+    notebook("tiny", "print(profile, repr(steps), repr(loss))", last, parameters=OWN)
+    said = notebooks.run_notebook("tiny", "cpu", "mine", ["steps=3", "loss=margin"])
+    assert said.endswith("custom/mine/tiny.html")
+    assert sorted(path.name for path in folder.glob("[!.]*")) == ["tiny.html", "tiny.ipynb", "tiny.json"]
+    assert "cpu 3 'margin'" in (folder / "tiny.ipynb").read_text() and not (results / "cpu").exists()
+
+
+@pytest.mark.parametrize("run_name, settings, words", [
+    ("mine", ["stepz=3"], ["unknown parameter 'stepz'; did you mean 'steps'?"]), ("mine", ["steps"], ["steps=VALUE"]),
+    ("", ["steps=3"], ["steps", "needs a name"]), ("a/b", ["steps=3"], ["run_name is 'a/b'; expected"]),
+    ("mine", ["profile=cpu"], ["unknown parameter 'profile'"]),
+])  # fmt: skip
+def test_settings_that_cannot_be_are_refused_before_the_notebook_runs(run_name, settings, words, notebook, results):
+    notebook("tiny", "raise SystemExit", parameters=OWN)
+    message = sentence(UnknownName, notebooks.run_notebook, "tiny", "quick", run_name, settings)
+    assert all(word in message for word in words) and not results.exists()
+
+
+def test_a_notebook_without_settings_makes_no_run_of_ones_own(notebook):
+    notebook("tiny")
+    assert "declares no run_name" in sentence(UnknownName, notebooks.run_notebook, "tiny", "quick", "mine")
+
+
 def test_a_cell_that_fails(notebook, results):
     (results / "quick").mkdir(parents=True)
     earlier = {name: f"earlier {name}" for name in ("tiny.html", "tiny.ipynb", "tiny.json")}

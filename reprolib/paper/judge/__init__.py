@@ -20,3 +20,7 @@ __all__ = [
     "scoreboard",
     "verdict_counts",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

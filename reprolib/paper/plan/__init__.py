@@ -1,6 +1,6 @@
 """What is computed. Everything that others need of this room, under one name."""
 
-from reprolib.paper.plan.amounts import JUDGED, PROFILES, PUBLISHED, Amounts, Profile, load_profile
+from reprolib.paper.plan.amounts import JUDGED, OWN, PROFILES, PUBLISHED, Amounts, Profile, load_profile
 from reprolib.paper.plan.attacks import Attack, attacks_of
 from reprolib.paper.plan.cells import Cell
 from reprolib.paper.plan.jobs import (
@@ -23,6 +23,7 @@ from reprolib.paper.plan.tables import Answer, Column, Page, Row, known_claims, 
 __all__ = [
     "JUDGED",
     "LOSSES",
+    "OWN",
     "PARAMS",
     "PROFILES",
     "PUBLISHED",
@@ -62,3 +63,7 @@ __all__ = [
     "trainings",
     "used",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

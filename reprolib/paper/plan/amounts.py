@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from reprolib.paper.parameters import suggest
-from reprolib.paper.plan.records import PARAMS, Count, Engine, Record, Seed, Share, SpecError, read_yaml
+from reprolib.paper.plan.records import PARAMS, Count, Engine, Loss, Record, Seed, Share, SpecError, read_yaml
 
 PROFILES = ("quick", "cpu", "gpu", "paper")
 JUDGED = PROFILES[:0:-1]  # those whose numbers earn verdicts; of several records the first one's count
 PUBLISHED = "cpu"  # whose networks a page with `networks: published` attacks
+OWN = ("eps", "alpha", "loss")  # for runs of one's own: no profile has them, so that it attacks as printed
 
 
 class Amounts(Record):
@@ -32,6 +33,15 @@ class Amounts(Record):
     # what the page trains: all its networks; the fine-tuned ones, from published parents; or none
     networks: Literal["trained", "finetuned", "published"] = "trained"
     engine: Engine = "reprolib"  # torchattacks: loss from logits and last iterate only
+    eps: Annotated[float, Field(ge=0, le=1)] | None = None  # radius of every attack; alpha goes along, if none is given
+    alpha: Annotated[float, Field(gt=0, le=1)] | None = None  # step size of every attack that has one
+    loss: Loss | None = None  # the only one that attacks take
+
+    @model_validator(mode="after")
+    def _has_that_loss(self) -> Amounts:
+        if self.engine == "torchattacks" and self.loss not in (None, "logits"):
+            raise ValueError(f"engine 'torchattacks' has loss 'logits', not {self.loss!r}; choose engine 'reprolib'")
+        return self
 
 
 class Profile(Record):
@@ -62,6 +72,7 @@ def load_profile(name: str) -> Profile:
     profile = Profile(**read_yaml(PARAMS / "profiles" / f"{name}.yaml"))
     levels = [profile.default, *profile.datasets.values(), *profile.networks.values(), *profile.tables.values()]
     for amount in [amount for level in levels for amount in level]:
-        if amount not in Amounts.model_fields:
-            raise SpecError(f"{name}.yaml: {suggest(amount, Amounts.model_fields, 'amount')}")
+        known = [field for field in Amounts.model_fields if field not in OWN]
+        if amount not in known:
+            raise SpecError(f"{name}.yaml: {suggest(amount, known, 'amount')}")
     return profile

@@ -59,6 +59,11 @@ class Attack(Record):
     def but(self, **changes: Any) -> Attack:
         return Attack(name=self.name, **self.parameters | changes)
 
+    def within(self, eps: float) -> Attack:
+        """With another radius; alpha keeps its share of it, so that the run crosses the ball as often."""
+        alpha, usual = self.get("alpha"), self.get("eps")
+        return self.but(eps=eps, **({} if alpha is None or not eps else {"alpha": round(alpha * eps / usual, 6)}))
+
     def limited(self, steps: int, restarts: int) -> Attack:
         """With at most so many steps and restarts.
 

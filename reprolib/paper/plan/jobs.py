@@ -13,7 +13,7 @@ from torch import nn
 from reprolib import data, networks
 from reprolib.attacks import linf
 from reprolib.paper.parameters import suggest
-from reprolib.paper.plan.amounts import PUBLISHED, Amounts, Profile, load_profile
+from reprolib.paper.plan.amounts import OWN, PUBLISHED, Amounts, Profile, load_profile
 from reprolib.paper.plan.attacks import Attack, attacks_of
 from reprolib.paper.plan.networks import Changed, Network, Pretrained, Trained, Voted, trainings
 from reprolib.paper.plan.records import LOSSES, Count, Decision, Engine, Labels, Loss, Record, Seed, SpecError
@@ -202,16 +202,26 @@ class Plan:
         By the last iterate a run costs every step, even for images that are long broken; FGSM has one step, at which
         both rules have their answer.
         """
-        if self.amounts.engine == "torchattacks" and row.attack.name in linf.ATTACKS:
+        attack = self._attack(row.attack)
+        if self.amounts.engine == "torchattacks" and attack.name in linf.ATTACKS:
             # it has cross-entropy from logits and the last iterate; other attacks are reprolib's in any case
-            only = self._evaluation(row.attack, network, loss="logits", decision="last", engine="torchattacks")
+            only = self._evaluation(attack, network, loss="logits", decision="last", engine="torchattacks")
             return [only]
         losses = row.losses or self.page.losses
-        one_step = row.attack.name == "fgsm"
+        one_step = attack.name == "fgsm"
         return [
-            self._evaluation(row.attack, network, loss=loss, decision="last" if one_step else decision)
+            self._evaluation(attack, network, loss=loss, decision="last" if one_step else decision)
             for loss, decision in losses.items()
+            if self.amounts.loss in (None, loss)
         ]
+
+    def _attack(self, declared: Attack) -> Attack:
+        """A row's attack as the amounts leave it; with a radius or step size of one's own where these say so."""
+        attack, alpha = declared, self.amounts.alpha
+        if self.amounts.eps is not None:
+            attack = attack.within(self.amounts.eps)
+        attack = _limited(attack, self.amounts.steps, self.amounts.restarts)
+        return attack if alpha is None or attack.get("alpha") is None else attack.but(alpha=alpha)
 
     def _made(self, row: Row, column: str, seed: int, network: AnyNetwork) -> Evaluation | None:
         """The row's attack where its images are made elsewhere, or without true labels: by cross-entropy, once."""
@@ -220,7 +230,7 @@ class Plan:
         on = row.made_on.get(column)
         source = network if on is None else self.network(self.page.columns[on], self.amounts.seed + seed)
         told: dict[str, Any] = {"loss": "logits", "decision": "last", "labels": row.labels}
-        return self._evaluation(row.attack, network, source=source, **told)
+        return self._evaluation(self._attack(row.attack), network, source=source, **told)
 
     def _transfers(self, row: Row, column: str, network: AnyNetwork) -> list[Evaluation]:
         """The row's attack, made on the source by cross-entropy from its logits, shown to the other columns.
@@ -232,7 +242,7 @@ class Plan:
         if source in (None, column) or beside or self.amounts.engine == "torchattacks":
             return []
         made_on = self.network(self.page.columns[source or ""], self.amounts.seed)
-        return [self._evaluation(row.attack, network, loss="logits", decision="last", source=made_on)]
+        return [self._evaluation(self._attack(row.attack), network, loss="logits", decision="last", source=made_on)]
 
     def _evaluation(self, attack: Attack, network: AnyNetwork, size: int | None = None, **fields: Any) -> Evaluation:
         limited = _limited(attack, self.amounts.steps, self.amounts.restarts)
@@ -292,8 +302,9 @@ READ = {"trained": set(), "finetuned": {"pretrain", "width", "seed", "seeds"}}
 READ["published"] = READ["finetuned"] | {"train", "finetune"}
 
 
-def load_plan(table: str, network: str, profile: str, **overrides: Any) -> Plan:
-    """The plan of a page in a profile; with overrides, amounts of one's own, whose results go to results/custom.
+def load_plan(table: str, network: str, profile: str, *, run_name: str = "", **overrides: Any) -> Plan:
+    """The plan of a page in a profile; with overrides, amounts of one's own, whose results go to results/custom, and
+    with a name of such a run to results/custom/<name>.
 
     Published networks are what they are: with an amount of one's own for their training the page trains all of its own.
     """
@@ -309,6 +320,8 @@ def load_plan(table: str, network: str, profile: str, **overrides: Any) -> Plan:
     turned = {name for name in READ[usual.networks] & used(page, train_all).keys() if overrides.get(name) is not None}
     trains = {"networks": "trained"} if any(overrides[name] != known[name] for name in turned) else {}
     amounts = Amounts(**known | trains | overrides)
+    if run_name:
+        return Plan(page, amounts, f"custom/{run_name}")
     return Plan(page, amounts, profile if used(page, amounts) == used(page, usual) else "custom")
 
 
@@ -346,7 +359,10 @@ def used(page: Page, amounts: Amounts) -> dict[str, Any]:
         "train": amounts.networks == "published",
         "pretrain": amounts.networks != "trained",
         "networks": amounts.networks == "trained",  # as in the records from before there was a choice
+        "alpha": all(row.attack.get("alpha") is None for row in page.rows.values()),
+        "loss": any(row.protocols for row in page.rows.values()),  # told apart by what they are given, not by a loss
     }
+    spare |= {name: True for name in OWN if getattr(amounts, name) is None}
     return {name: value for name, value in amounts.model_dump().items() if not spare.get(name)}
 
 

@@ -46,3 +46,7 @@ __all__ = [
     "records",
     "write_record",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

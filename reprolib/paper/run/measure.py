@@ -12,6 +12,7 @@ from reprolib import attacks, data, training
 from reprolib.diagnostics.verdict import wilson
 from reprolib.paper.plan import LOSSES, Cell, Decision, Job, Plan, Trained, epoch_of, known_claims
 from reprolib.paper.run.page import Page
+from reprolib.paper.run.timing import TIMED
 
 CLEAN, ALL = "Clean", "All attacks"
 # the decision rule under which each protocol is compared with the paper, which judges by the last iterate
@@ -88,6 +89,7 @@ def answered(plan: Plan) -> list[str]:
     """The claims of the paper that a page's cells answer, sorted."""
     looks = {(column, epoch_of(one)) for (column, _), network in plan.networks.items() for one in plan.looks(network)}
     places = [(row, column, epoch) for row in (CLEAN, *plan.page.rows) for column, epoch in looks]
+    places += [("Minutes", column, None) for column in TIMED]
     return sorted({str(answer.id(*place)) for answer in plan.page.claims for place in places} & set(known_claims()))
 
 

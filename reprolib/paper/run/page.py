@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from tqdm.auto import tqdm
 
 from reprolib import data
 from reprolib.paper import files
-from reprolib.paper.parameters import suggest
+from reprolib.paper.parameters import nearest, suggest, why_no_run_name
 from reprolib.paper.plan import (
     Amounts,
     AnyNetwork,
@@ -31,6 +32,7 @@ from reprolib.paper.run.networks import Shelf
 from reprolib.paper.run.store import Store
 
 KNOBS = tuple(name for name in Amounts.model_fields if name != "networks")  # that one is turned by `fresh`
+SURELY = 0.75  # as near as a name must be to be refused whatever it holds; `files` is as near as 0.67 to `profile`
 
 
 def load_data(plan: Plan, device: str) -> data.Dataset:
@@ -117,17 +119,21 @@ def open_page(table: str, names: Mapping[str, Any]) -> Page:
     """The page of a table that a notebook's variables describe; call it with `globals()` right after the parameters
     cell.
 
-    What is None or has no variable is as in the profile, and a table of one page needs no `network`. Raises SpecError,
-    in one sentence, for wrong values and for a variable that is no parameter: papermill would only warn.
+    What is None or has no variable is as in the profile, and a table of one page needs no `network`. A `run_name` says
+    where the results go: results/custom/<run_name>. Raises SpecError, in one sentence, for wrong values and for a
+    variable that is no parameter: papermill would only warn.
     """
-    given = parameters(names, ("network", "fresh", *KNOBS))
+    given = parameters(names, ("network", "fresh", "run_name", *KNOBS))
     overrides = {name: value for name, value in given.items() if name in KNOBS and value is not None}
     fresh = given.get("fresh")
     if not isinstance(fresh, bool | None):
         raise SpecError(f"fresh is {fresh!r}; expected True or False")
+    run_name = given.get("run_name") or ""
+    if run_name and (why := why_no_run_name(run_name)):
+        raise SpecError(why)
     network = given.get("network", next(iter(load_table(table))))
     trained = {"networks": "trained"} if fresh else {}
-    plan = load_plan(table, network, given.get("profile", "quick"), **overrides | trained)
+    plan = load_plan(table, network, given.get("profile", "quick"), run_name=run_name, **overrides | trained)
     for name in overrides.keys() - used(plan.page, plan.amounts).keys():
         raise SpecError(f"{name} makes no difference to {plan.page.record}; leave it out")
     return Page(plan, fresh=bool(fresh))
@@ -136,8 +142,8 @@ def open_page(table: str, names: Mapping[str, Any]) -> Page:
 def parameters(names: Mapping[str, Any], known: tuple[str, ...] = ()) -> dict[str, Any]:
     """The parameters among a notebook's variables, of which `profile` is always one.
 
-    Raises SpecError for a plain variable (text, number, None) that is no parameter, so that none is ignored, and where
-    the notebook lies in another checkout than the code.
+    Raises SpecError for a plain variable (text, number, None) that is no parameter, so that none is ignored, for any
+    other value whose name is near to a parameter's, and where the notebook lies in another checkout than the code.
     """
     if other := files.other_checkout():
         raise SpecError(
@@ -146,8 +152,17 @@ def parameters(names: Mapping[str, Any], known: tuple[str, ...] = ()) -> dict[st
         )
     known = ("profile", *known)
     for name, value in names.items():
-        if name not in known and not name.startswith("_") and isinstance(value, (bool, int, float, str, type(None))):
+        if name not in known and not name.startswith("_") and (_is_plain(value) or _is_meant(name, value, known)):
             raise SpecError(
                 f"{suggest(name, known, 'parameter')}; a variable of your own begins with _ or is set below this cell"
             )
     return {name: names[name] for name in known if name in names}
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, str, type(None)))
+
+
+def _is_meant(name: str, value: Any, known: tuple[str, ...]) -> bool:
+    """Whether a list, an array or the like was probably meant for a parameter; modules and functions never are."""
+    return not isinstance(value, ModuleType) and not callable(value) and nearest(name, known, SURELY) is not None

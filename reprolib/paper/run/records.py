@@ -118,7 +118,7 @@ def read_record(path: str | Path) -> Stored:
     """A record, verified. Raises RecordError when it is missing, not JSON, incomplete, or not as it was written."""
     path = Path(path)
     again = f"regenerate it with: make tables PROFILE={path.parent.name} ONLY={path.stem}"
-    if path.parent.name == "custom":
+    if "custom" in path.parts[-3:-1]:
         again = "run its notebook again"
     if not path.exists():
         raise RecordError(f"there is no results file {files.shown(path)}; {again}")

@@ -17,6 +17,7 @@ from reprolib.paper.run.page import Page
 
 FEW = 4  # images on which passes are counted
 ROUNDS = 9  # in each of them every training takes a step
+TIMED = ("AT", "proposed", "reduction")  # columns of Table 8
 COST: dict[str, Any] = {"quantity": "count", "protocol": "cost"}
 
 

@@ -1,7 +1,17 @@
 """What a reader sees: tables, pictures, pages, the status; and all that a notebook calls, under one name."""
 
 from reprolib.paper.judge import scoreboard, verdict_counts
-from reprolib.paper.show.comparison import (
+from reprolib.paper.show.compare import compare
+from reprolib.paper.show.gallery import plot_adversarial, plot_operations, plot_pipeline
+from reprolib.paper.show.lists import (
+    attack_table,
+    board_table,
+    contradictions_table,
+    layer_table,
+    missing_table,
+    operations_table,
+)
+from reprolib.paper.show.methods import (
     budget_table,
     costs_table,
     methods_table,
@@ -12,15 +22,6 @@ from reprolib.paper.show.comparison import (
     plot_worth,
     times_table,
     verdicts_table,
-)
-from reprolib.paper.show.gallery import plot_adversarial, plot_operations, plot_pipeline
-from reprolib.paper.show.lists import (
-    attack_table,
-    board_table,
-    contradictions_table,
-    layer_table,
-    missing_table,
-    operations_table,
 )
 from reprolib.paper.show.notebook import (
     display,
@@ -58,6 +59,7 @@ __all__ = [
     "board_table",
     "budget_table",
     "claims_table",
+    "compare",
     "contingency_table",
     "contradictions_table",
     "costs_table",
@@ -115,3 +117,7 @@ __all__ = [
     "verdicts_table",
     "write_status",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -7,7 +7,7 @@ from typing import Any
 
 from reprolib import training
 from reprolib.paper import files
-from reprolib.paper.plan import PUBLISHED, Cell, Plan, Trained, trainings
+from reprolib.paper.plan import OWN, PUBLISHED, Cell, Plan, Trained, trainings
 from reprolib.paper.show.selection import given_rows, page_network
 from reprolib.paper.show.tables import epochs_table, given_table, markdown, parts_table, table
 
@@ -29,7 +29,7 @@ PURPOSE = {  # of a quick run, by what it trains
 
 def banner(folder: str) -> str:
     """Markdown that every page of a run without verdicts carries; empty for the other profiles."""
-    return BANNERS.get(folder, "")
+    return BANNERS.get(folder.split("/")[0], "")
 
 
 def scale(plan: Plan) -> str:
@@ -39,14 +39,22 @@ def scale(plan: Plan) -> str:
     if reads != "published":
         images = f"{min(plan.amounts.train, plan.info.train):,} training and {images}"
     of = {"trained": "", "finetuned": ", which was published", "published": ", as published"}[reads]
-    run = f"Profile **{plan.folder}**: {page_network(plan)} on {plan.data}, {images}, {trained(plan)}{of}."
-    purpose = PURPOSE[reads] if plan.folder == "quick" else ""
-    return "\n\n".join(filter(None, [banner(plan.folder), f"{purpose} {run}".strip()]))
+    folder, _, name = plan.folder.partition("/")
+    which = f"Run **{name}**" if name else f"Profile **{folder}**"
+    run = f"{which}: {page_network(plan)} on {plan.data}, {images}, {trained(plan)}{of}."
+    purpose = PURPOSE[reads] if folder == "quick" else ""
+    return "\n\n".join(filter(None, [banner(plan.folder), _own(plan), f"{purpose} {run}".strip()]))
+
+
+def _own(plan: Plan) -> str:
+    """What a reader must know of attacks that are not the paper's, though they stand under its names."""
+    turned = [f"{name} {value}" for name in OWN if (value := getattr(plan.amounts, name)) is not None]
+    return f"**Attacks other than printed: {', '.join(turned)}.**" if turned else ""
 
 
 def page_text(cells: list[Cell], plan: Plan, made: dict[str, Any]) -> str:
     """A page's text: every number, in the form that fits what it measures, and where the numbers come from."""
-    parts = [f"# {plan.page.title}", f"{_about(plan)} {source_line(plan, made)}"]
+    parts = [f"# {plan.page.title}", *filter(None, [_own(plan)]), f"{_about(plan)} {source_line(plan, made)}"]
     if plan.page.follows_epochs:
         parts.append(markdown(epochs_table(cells, plan)))
     elif given_rows(plan):

@@ -82,10 +82,15 @@ def titles_of(pages: Pages) -> dict[str, str]:
     found = {page.record: page.title for page in all_pages()}
     for notebook_of in pages.values():
         for record, notebook in notebook_of.items():
-            text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-            first = re.search(r"^# (.+)$", text, re.MULTILINE)
-            found.setdefault(record, first[1].strip() if first else record)
+            found.setdefault(record, heading_of(notebook) or record)
     return found
+
+
+def heading_of(notebook: nbformat.NotebookNode) -> str:
+    """The first heading of a notebook's text; empty where there is none."""
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    first = re.search(r"^# (.+)$", text, re.MULTILINE)
+    return first[1].strip() if first else ""
 
 
 # --- pages ---
@@ -201,13 +206,15 @@ def cards(
         if there or failed.exists():
             picture = next(iter(pictures(profile, record)), None)
             judged_in, verdicts = verdicts_of(record, profile, board)
+            # one whose notebook was run by hand has a record, and no page to take its title from
+            title = titles.get(record) or heading_of(nbformat.read(sheet.notebook, as_version=4)) or record
             made.append(
                 {
                     "record": record,
-                    "title": titles.get(record, record),
+                    "title": title,
                     "href": f"{record}.html" if record in pages[profile] else "",
                     "picture": picture.name if picture else "",
-                    "alt": (alt_of(picture) if picture else "") or f"Picture of {titles.get(record, record)}",
+                    "alt": (alt_of(picture) if picture else "") or f"Picture of {title}",
                     "failed": failed.name if failed.exists() else "",
                     "judged_in": judged_in,
                     "verdicts": verdicts,

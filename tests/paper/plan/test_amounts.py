@@ -8,6 +8,7 @@ import yaml
 
 from reprolib.paper import files
 from reprolib.paper.plan import (
+    OWN,
     PARAMS,
     PROFILES,
     Amounts,
@@ -61,6 +62,13 @@ def test_every_profile_has_amounts_for_every_page(name):
         assert amounts_of(page, profile).data == ("sample" if name == "quick" else "full")
 
 
+@pytest.mark.parametrize("name", OWN)
+def test_no_profile_attacks_otherwise_than_printed(name, monkeypatch):
+    wrong = {"default": GOOD | {name: "logits" if name == "loss" else 0.1}}
+    monkeypatch.setattr(amounts, "read_yaml", lambda path: wrong)
+    assert f"unknown amount {name!r}" in sentence(load_profile, "cpu")
+
+
 def test_no_profile_file_is_left_out_of_these_tests():
     assert sorted(path.stem for path in (PARAMS / "profiles").glob("*.yaml")) == sorted(PROFILES)
 
@@ -111,7 +119,9 @@ def test_a_new_amount_with_a_use_elsewhere_would_be_the_records_only_if_its_page
     page = PAGES[record]
     amounts = amounts_of(page, load_profile(profile))
     assert amounts.networks == "trained"
-    spare = set(Amounts.model_fields) - set(used(page, amounts)) - {"networks"}  # has a use, and is said where it has
+    assert not used(page, amounts).keys() & set(OWN), "which no profile has"
+    # `networks` has a use, and is said where it has
+    spare = set(Amounts.model_fields) - set(used(page, amounts)) - {"networks"} - set(OWN)
     for name in spare:
         assert used(page, amounts.model_copy(update={name: 99})) == COMMITTED[profile, record]
     assert spare <= {"every", "seeds", "width", "finetune"}
@@ -135,6 +145,7 @@ def test_what_a_single_column_uses_is_used():
 # --- overrides --------------------------------------------------------------------------------------------------------
 
 OTHER = {"data": {"sample": "full", "full": "sample"}, "engine": {"reprolib": "torchattacks"}}
+OTHER |= {"eps": {None: 0.07}, "alpha": {None: 0.007}, "loss": {None: "margin"}}
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -147,7 +158,8 @@ def test_any_turned_amount_that_the_page_uses_leads_to_a_folder_of_ones_own(prof
     for name, value in amounts.items():
         turned = OTHER[name][value] if name in OTHER else value / 2 if name == "width" else value + 1
         plan = load_plan(table, network, profile, **{name: turned})
-        is_used = name in read & set(used(usual.page, plan.amounts)) or name in used(usual.page, usual.amounts)
+        can_count = (read | set(OWN)) & set(used(usual.page, plan.amounts))
+        is_used = name in can_count or name in used(usual.page, usual.amounts)
         assert plan.folder == ("custom" if is_used else profile), name
         assert load_plan(table, network, profile, **{name: value}).folder == profile, "as it is anyway"
 

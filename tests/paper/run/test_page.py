@@ -239,7 +239,56 @@ def test_a_plain_variable_that_is_no_parameter_is_refused(name, value):
     assert f"unknown parameter {name!r}" in message and "begins with _" in message
 
 
+@pytest.mark.parametrize("name, meant", [
+    ("max_steps", "steps"), ("my_eps", "eps"), ("EPS", "eps"), ("test_images", "test"), ("run", "run_name"),
+    ("loss_function", "loss"), ("train_images_used", "train"),
+])  # fmt: skip
+def test_a_variable_that_has_a_parameters_name_in_it_is_told_which(name, meant):
+    assert f"did you mean {meant!r}" in sentence(run.open_page, "table03", NOTEBOOK | {name: 3})
+
+
+@pytest.mark.parametrize("value", [[0.1, 0.2], {"a": 1}, torch.tensor(3), (1,)], ids=lambda value: type(value).__name__)
+def test_what_is_no_plain_value_is_refused_under_a_name_near_to_a_parameters_alone(value):
+    assert "did you mean 'steps'" in sentence(run.open_page, "table03", NOTEBOOK | {"stepz": value})
+    assert run.open_page("table03", NOTEBOOK | {"cells": value, "page": value, "Out": {}}).plan.folder == "quick"
+
+
+def test_a_run_of_ones_own_has_a_folder_of_its_name():
+    assert run.open_page("table03", NOTEBOOK | {"run_name": "mine", "eps": 0.01}).plan.folder == "custom/mine"
+    assert run.open_page("table03", NOTEBOOK | {"run_name": "as-printed_2"}).plan.folder == "custom/as-printed_2"
+    for none in (None, ""):
+        assert run.open_page("table03", NOTEBOOK | {"run_name": none}).plan.folder == "quick"
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "two words", "-x", "x" * 61, 3, True])
+def test_a_name_that_names_no_folder_is_refused(name):
+    message = sentence(run.open_page, "table03", NOTEBOOK | {"run_name": name})
+    assert message.startswith(f"run_name is {name!r}; expected") and "such as" in message
+
+
+def test_eps_alpha_and_loss_turn_every_attack_of_the_page():
+    usual, own = (run.open_page("table03", NOTEBOOK | more).plan for more in ({}, {"eps": 0.05, "loss": "logits"}))
+    attacked = {job.row: job.evaluation for job in own.jobs if job.evaluation.source is None}
+    before = {job.row: job.evaluation.attack for job in usual.jobs}
+    assert {one.loss for one in attacked.values()} == {"logits"} and own.folder == "custom"
+    for row, one in attacked.items():
+        assert one.attack.get("eps") == 0.05
+        if (alpha := before[row].get("alpha")) is not None:
+            assert one.attack.get("alpha") / 0.05 == pytest.approx(alpha / before[row].get("eps"), abs=2e-5)
+    assert [job.evaluation for job in own.ladder] == [job.evaluation for job in usual.ladder]
+    own = run.open_page("table03", NOTEBOOK | {"alpha": 0.004, "steps": 5}).plan
+    assert {job.evaluation.attack.get("alpha") for job in own.jobs} == {0.004, None}, "whatever the steps"
+
+
+@pytest.mark.parametrize("table, name", [("table09", "alpha"), ("table09", "loss")])
+def test_what_no_attack_of_a_page_has_cannot_be_turned(table, name):
+    message = sentence(run.open_page, table, {name: 0.1 if name == "alpha" else "logits"})
+    assert message == f"{name} makes no difference to table09_autoattack; leave it out"
+
+
 @pytest.mark.parametrize("name, value, words", [
+    ("eps", "0.1", ["Amounts.eps", "'0.1'"]), ("eps", -0.1, ["Amounts.eps", "-0.1"]), ("alpha", 0.0, ["Amounts.alpha"]),
+    ("eps", 8, ["Amounts.eps", "8"]), ("loss", "dlr", ["Amounts.loss", "'dlr'"]),
     ("steps", "10", ["Amounts.steps", "'10'"]), ("steps", 0, ["Amounts.steps", "0"]),
     ("restarts", -1, ["Amounts.restarts", "-1"]), ("test", 1.5, ["Amounts.test", "1.5"]),
     ("data", "all", ["Amounts.data", "'all'"]), ("engine", "foolbox", ["Amounts.engine", "'foolbox'"]),

@@ -51,6 +51,18 @@ def test_a_page_says_what_was_read_as_published():
     assert "2 of its networks were read as published" in show.source_line(planned, MADE | {"published": ["a", "b"]})
 
 
+def test_a_run_of_ones_own_says_so():
+    planned = plan.load_plan("table06_fashion_mnist", "fmnistconv", "quick", run_name="mine", eps=0.1)
+    said = f"{show.banner('custom')}\n\n**Attacks other than printed: eps 0.1.**\n\nRun **mine**: fmnistconv on"
+    assert show.scale(planned).startswith(said)
+
+
+def test_a_page_says_that_its_attacks_are_not_the_papers(cells, table_6):
+    own = plan.Plan(table_6.plan.page, amounts(loss="logits", alpha=0.02), "custom")
+    made, said = run.provenance(table_6), "**Attacks other than printed: alpha 0.02, loss logits.**"
+    assert said in show.page_text(cells, own, made) and said not in show.page_text(cells, table_6.plan, made)
+
+
 def test_banners(results):
     assert "No verdict" in show.banner("quick") and "No verdict" in show.banner("custom")
     assert show.banner("cpu") == show.banner("paper") == ""

@@ -144,6 +144,14 @@ def test_nothing_made_yet(notebook, results):
     assert "Nothing is measured yet" in index.read_text() and list(index.parent.iterdir()) == [index]
 
 
+def test_a_page_whose_notebook_was_run_by_hand_has_its_title_without_a_page(notebook, results):
+    """Papermill writes the executed notebook elsewhere; a record is there all the same."""
+    notebook("tiny")
+    run.write_record("tiny", run.plain_provenance("quick"), [])
+    titles = [heading.get_text().strip() for heading in parsed(build_site("quick")).select("h1, h2, h3")]
+    assert any("A table" in title for title in titles) and "tiny" not in titles
+
+
 def test_an_unknown_profile_is_refused(results):
     with pytest.raises(notebooks.UnknownName, match="did you mean 'cpu'"):
         build_site("cpuu")

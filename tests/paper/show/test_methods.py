@@ -5,7 +5,7 @@ from paper.made import COLUMNS, EPOCHS, SEED
 
 from reprolib.paper import run, show
 from reprolib.paper.plan import Cell
-from reprolib.paper.show import comparison
+from reprolib.paper.show import methods
 
 
 def test_a_row_per_method_with_the_papers_number_and_ours(table_6, cells):
@@ -26,7 +26,7 @@ def test_costs_say_where_a_method_starts(table_6, cells):
 
 
 def test_what_others_found_names_its_network_and_is_no_measurement_of_ours():
-    for name, row in comparison.independent().items():
+    for name, row in methods.independent().items():
         assert set(row) == {"network", "clean", "autoattack"} and 0 <= row["autoattack"] < row["clean"] <= 100, name
 
 
@@ -40,7 +40,7 @@ def test_what_others_found_names_its_network_and_is_no_measurement_of_ours():
     ],
 )
 def test_pareto_front(points, front):
-    assert comparison.pareto(points) == front
+    assert methods.pareto(points) == front
 
 
 def cell(column: str, row: str, protocol: str, value: float, epoch: int, part: str | None = None) -> Cell:
@@ -59,4 +59,4 @@ def test_points_of_the_budget_join_cost_and_worth_of_the_same_epoch():
         cell("A", "Passes per image", "cost", 8.0, 4, "alone"), cell("A", "Passes per image", "cost", 4.0, 2, "alone"),
         cell("A", "Passes per image", "cost", 18.0, 4, "with its parents"),
     ]  # fmt: skip
-    assert comparison.budget_points(cells, "A", "Cascade", "alone") == [(4.0, 10.0, 85.0), (8.0, 20.0, 80.0)]
+    assert methods.budget_points(cells, "A", "Cascade", "alone") == [(4.0, 10.0, 85.0), (8.0, 20.0, 80.0)]

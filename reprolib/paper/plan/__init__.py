@@ -3,19 +3,8 @@
 from reprolib.paper.plan.amounts import JUDGED, OWN, PROFILES, PUBLISHED, Amounts, Profile, load_profile
 from reprolib.paper.plan.attacks import Attack, attacks_of
 from reprolib.paper.plan.cells import Cell
-from reprolib.paper.plan.jobs import (
-    AnyNetwork,
-    Evaluation,
-    Job,
-    Plan,
-    all_pages,
-    amounts_of,
-    epoch_of,
-    label,
-    ladder_attacks,
-    load_plan,
-    used,
-)
+from reprolib.paper.plan.jobs import AnyNetwork, Evaluation, Job, Plan, epoch_of, label, ladder_attacks
+from reprolib.paper.plan.load import all_pages, amounts_of, load_plan, used
 from reprolib.paper.plan.networks import Changed, Pretrained, Trained, Voted, read_network, trainings
 from reprolib.paper.plan.records import LOSSES, PARAMS, Decision, Record, SpecError, parse_yaml, read_yaml
 from reprolib.paper.plan.tables import Answer, Column, Page, Row, known_claims, load_table, table_names

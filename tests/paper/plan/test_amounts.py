@@ -22,7 +22,7 @@ from reprolib.paper.plan import (
     load_profile,
     used,
 )
-from reprolib.paper.plan.jobs import READ
+from reprolib.paper.plan.load import READ
 
 PAGES = {page.record: page for page in all_pages()}
 COMMITTED = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import statistics
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -57,22 +58,28 @@ def measure_training(page: Page) -> list[Cell]:
                 place: dict[str, Any] = {"column": column, "epoch": epoch_of(looked_at), "part": part}
                 place["seeds"] = [page.plan.amounts.seed + seed]
                 cells.append(Cell(row="Passes per image", value=round(counted, 2), **place, **COST))
-                cells.append(Cell(row="Seconds", value=round(seconds, 1), **place, **COST))
+                if seconds is not None:
+                    cells.append(Cell(row="Seconds", value=round(seconds, 1), **place, **COST))
     return cells
 
 
-def _spent(page: Page, network: AnyNetwork, whole: bool) -> tuple[float, float]:
-    """(passes per image, seconds) of a network's training; with `whole`, of those before it, too."""
+def _spent(page: Page, network: AnyNetwork, whole: bool) -> tuple[float, float | None]:
+    """(passes per image, seconds) of a network's training; with `whole`, of those before it, too. Seconds are None
+    where a published network does not say them."""
     if isinstance(network, Changed):
         return _spent(page, network.network, True) if whole else (0.0, 0.0)
     if isinstance(network, Voted):
-        each = [_spent(page, member, whole) for member in network.members]
-        return sum(spent for spent, _ in each), sum(seconds for _, seconds in each)
+        return _sum(_spent(page, member, whole) for member in network.members)
     if not isinstance(network, Trained):
         return 0.0, 0.0
     made = page.shelf.checkpoint(network)[1]
-    before = _spent(page, network.parent, True) if whole and network.parent else (0.0, 0.0)
-    return passes(network) * len(made["history"]) + before[0], made["seconds"] + before[1]
+    own = passes(network) * made["history"][-1]["epoch"], made.get("seconds")
+    return _sum([own, _spent(page, network.parent, True)] if whole and network.parent else [own])
+
+
+def _sum(spent: Iterable[tuple[float, float | None]]) -> tuple[float, float | None]:
+    counted, seconds = zip(*spent, strict=True)
+    return sum(counted), None if None in seconds else sum(seconds)
 
 
 # --- time ---
@@ -89,7 +96,7 @@ def measure_times(page: Page, pretrained: str, finetuned: str, adversarial: str)
     chosen = {name: _trained(page, name) for name in (pretrained, finetuned, adversarial)}
     runs = {name: _begun(page, network) for name, network in chosen.items()}
     rounds = [{name: _seconds_of_a_step(run) for name, run in runs.items()} for _ in range(ROUNDS + 1)][1:]
-    epochs = {name: len(page.shelf.checkpoint(network)[1]["history"]) for name, network in chosen.items()}
+    epochs = {name: page.shelf.checkpoint(network)[1]["history"][-1]["epoch"] for name, network in chosen.items()}
     minutes = [{name: step * _steps(runs[name], epochs[name]) / 60 for name, step in one.items()} for one in rounds]
     both = [one[pretrained] + one[finetuned] for one in minutes]
     found = {

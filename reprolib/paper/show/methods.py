@@ -77,9 +77,9 @@ def costs_table(cells: list[Cell], plan: Plan) -> pd.DataFrame:
             {
                 "method": at.label,
                 "starts from": column.parent or column.of or ("its members" if column.members else "fresh weights"),
-                "passes per image": f"{alone[0]:.0f}",
-                "seconds": f"{alone[1]:.0f}",
-                "passes with what it starts from": f"{whole[0]:.0f}",
+                "passes per image": alone[0],
+                "seconds": alone[1],
+                "passes with what it starts from": whole[0],
                 "found by others (RobustBench, AutoAttack at 8/255)": ""
                 if other is None
                 else f"{other['autoattack']:.2f} ({other['network']}, clean {other['clean']:.2f})",
@@ -88,11 +88,12 @@ def costs_table(cells: list[Cell], plan: Plan) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def spent(cells: Iterable[Cell], at: Shown, part: str) -> tuple[float, float]:
-    """(passes per image, seconds) of a network at an epoch, see `run.measure_training`."""
+def spent(cells: Iterable[Cell], at: Shown, part: str) -> tuple[str, str]:
+    """(passes per image, seconds) of a network at an epoch, see `run.measure_training`; "" for what nobody noted."""
     here = where(at.of(cells), part=part, protocol="cost")
-    (passes,), (seconds,) = where(here, row="Passes per image"), where(here, row="Seconds")
-    return passes.value, seconds.value
+    found = [where(here, row=row) for row in ("Passes per image", "Seconds")]
+    passes, seconds = (f"{cells[0].value:.0f}" if cells else "" for cells in found)
+    return passes, seconds
 
 
 @functools.cache

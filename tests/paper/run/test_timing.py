@@ -40,13 +40,24 @@ def test_cost_is_that_of_the_training_alone_and_with_its_parents(table_6):
         (cell,) = [c for c in cells if (c.row, c.column, c.part, c.seeds) == (row, column, part, [SEED])]
         return cell.value
 
-    made = 1  # the hand-made checkpoints have a history of one epoch each
     for column, passes in (("undefended", 1), ("7-P1", 2), ("no patches", 2)):
-        assert value("Passes per image", column, "alone") == passes * made
+        assert value("Passes per image", column, "alone") == passes * EPOCHS[column]
         assert value("Seconds", column, "alone") == 7 * EPOCHS[column]
-    assert value("Passes per image", "7-P1", "with its parents") == 3 * made
+    assert value("Passes per image", "7-P1", "with its parents") == EPOCHS["undefended"] + 2 * EPOCHS["7-P1"]
     assert value("Seconds", "7-P1", "with its parents") == 7 * (EPOCHS["undefended"] + EPOCHS["7-P1"])
     assert value("Seconds", "undefended", "with its parents") == 7 * EPOCHS["undefended"]
+
+
+def test_seconds_that_nobody_noted_are_left_out_and_not_taken_for_zero(table_6, monkeypatch):
+    known = run.networks.Shelf.checkpoint
+
+    def without(shelf, network):
+        tensors, meta = known(shelf, network)
+        return tensors, {k: v for k, v in meta.items() if k != "seconds" or network.parent is not None}
+
+    monkeypatch.setattr(run.networks.Shelf, "checkpoint", without)
+    found = {(c.column, c.part) for c in run.measure_training(table_6) if c.row == "Seconds" and c.seeds == [SEED]}
+    assert ("7-P1", "alone") in found and not found & {("undefended", "alone"), ("7-P1", "with its parents")}
 
 
 def test_minutes_follow_from_steps_epochs_and_passes(tiny, monkeypatch, tmp_path):

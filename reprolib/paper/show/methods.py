@@ -16,7 +16,7 @@ from reprolib import attacks, diagnostics
 from reprolib.paper.plan import PARAMS, Cell, Plan, epoch_of, read_yaml
 from reprolib.paper.run import Page
 from reprolib.paper.run.measure import CLEAN
-from reprolib.paper.show.pictures import MORE, PALETTE, legend_below
+from reprolib.paper.show.pictures import LINES, PALETTE, legend_below
 from reprolib.paper.show.selection import (
     Shown,
     asked,
@@ -32,8 +32,8 @@ from reprolib.paper.show.selection import (
 
 ASKED = (("probabilities", "last"), ("logits", "any"), ("sound", "any"), ("transfer", "last"))
 MARKERS = "osD^vPX*<>ph"
-# Okabe-Ito once more, and lighter; the markers tell apart what the colours do not
-COLOURS = [*list(PALETTE.values())[1:6], *MORE[1:], "#882255", "#44AA99", "#332288", "#DDCC77"]
+# with darker ones of Tol's; the markers tell apart what colours may not
+COLOURS = [*LINES, "#882255", "#44AA99", "#332288", "#DDCC77"]
 EXAMINED = 100  # images that the doctor is handed, at most
 
 
@@ -177,7 +177,8 @@ def budget_table(cells: list[Cell], plan: Plan) -> pd.DataFrame:
 def plot_budget(cells: list[Cell], plan: Plan, row: str) -> Figure:
     """Two panels, passes without and with pre-training: accuracy under an attack and clean, and the Pareto front."""
     figure, axes = plt.subplots(1, 2, figsize=(12, 5.5), sharey=True, layout="constrained")
-    for axis, part in zip(axes, ("alone", "with its parents"), strict=True):
+    said = {"alone": "fine-tuning alone", "with its parents": "with pre-training"}
+    for axis, (part, words) in zip(axes, said.items(), strict=True):
         points = []
         for column, marker, colour in zip(plan.page.shown or plan.page.columns, MARKERS, COLOURS, strict=False):
             curve = budget_points(cells, column, row, part)
@@ -188,7 +189,7 @@ def plot_budget(cells: list[Cell], plan: Plan, row: str) -> Figure:
             points += [(passes, value) for passes, value, _ in curve]
         front = pareto(points)
         axis.step(*zip(*front, strict=True), where="post", color=PALETTE["paper"], linewidth=1, label="Pareto front")
-        axis.set(xlabel=f"passes per training image, {part}", ylim=(-2, 100))
+        axis.set(xlabel=f"passes per training image, {words}", ylim=(-2, 100))
     axes[0].set_ylabel(f"solid: accuracy under {row} (%); dotted: clean")
     legend_below(figure, axes[0], 4)
     return figure

@@ -34,7 +34,7 @@ ASKED = (("probabilities", "last"), ("logits", "any"), ("sound", "any"), ("trans
 MARKERS = "osD^vPX*<>ph"
 # with darker ones of Tol's; the markers tell apart what colours may not
 COLOURS = [*LINES, "#882255", "#44AA99", "#332288", "#DDCC77"]
-EXAMINED = 100  # images that the doctor is handed, at most
+EXAMINED = 50  # images that the doctor is handed: as few as it judges on
 
 
 def methods_table(cells: list[Cell], plan: Plan, attack: str) -> pd.DataFrame:

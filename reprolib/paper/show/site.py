@@ -30,6 +30,8 @@ QUESTIONS = (
     ("Why do the printed numbers look robust?", ("saturation",)),
     ("Does it take patches, or does more training do the same?", ("table11_epochs", "table11_vgg16")),
     ("What does AutoAttack, the usual referee, say?", ("table09_autoattack", "table09_vgg16", "table09_resnet50")),
+    ("How do other defences fare?", ("table05_vgg16", "table04_cifarconv", "figure04_cifar10")),
+    ("What does it cost, and what else is there?", ("figure01_costs", "table08_vgg16", "budget_fmnistconv")),
     ("Is it the same on larger networks and CIFAR-10?", ("table03_vgg16", "table03_resnet50", "table03_resnet20")),
     ("Do more restarts or another optimiser change it?", ("restarts_cifarconv", "figure03_optimizer")),
     ("What do the changed images look like?", ("figure02_augmentation",)),

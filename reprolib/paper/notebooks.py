@@ -145,6 +145,8 @@ def own_settings(sheet: Sheet, run_name: str, words: Iterable[str]) -> dict[str,
 
 
 def _value(text: str) -> Any:
+    if fraction := re.fullmatch(r"(\d+)/([1-9]\d*)", text):  # as radii are often written: 8/255
+        return int(fraction[1]) / int(fraction[2])
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -5,7 +5,7 @@ import pytest
 
 from reprolib.paper import files, notebooks, plan, run
 
-OTHERS = {"table03": "resnet20", "table09": "vgg16", "table11": "vgg16"}
+OTHERS = {"table03": "resnet20", "table09": "vgg16", "table11": "vgg16", "table08": "resnet20", "budget": "vgg16"}
 
 
 @pytest.fixture(scope="module")

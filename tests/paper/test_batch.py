@@ -57,6 +57,8 @@ def copy(tmp_path_factory) -> Path:
     for name in ("Snakefile", "Makefile", "pyproject.toml", "requirements.lock", "params", "reprolib"):
         source = files.ROOT / name
         shutil.copytree(source, copy / name, ignore=skip) if source.is_dir() else shutil.copy(source, copy)
+    published = Path("results", "cpu", "networks")
+    shutil.copytree(files.ROOT / published, copy / published)
     (copy / "params" / "tables" / "tiny.yaml").write_text(TINY)
     for table in (path.stem for path in (copy / "params" / "tables").glob("*.yaml")):
         network = next(iter(notebooks.record_names(table)), "fmnistconv")

@@ -201,7 +201,7 @@ class Plan:
         By the last iterate a run costs every step, even for images that are long broken; FGSM has one step, at which
         both rules have their answer.
         """
-        attack = self._attack(row.attack)
+        attack = self.attack(row.attack)
         if self.amounts.engine == "torchattacks" and attack.name in linf.ATTACKS:
             # it has cross-entropy from logits and the last iterate; other attacks are reprolib's in any case
             only = self._evaluation(attack, network, loss="logits", decision="last", engine="torchattacks")
@@ -214,7 +214,7 @@ class Plan:
             if self.amounts.loss in (None, loss)
         ]
 
-    def _attack(self, declared: Attack) -> Attack:
+    def attack(self, declared: Attack) -> Attack:
         """A row's attack as the amounts leave it; with a radius or step size of one's own where these say so."""
         attack, alpha = declared, self.amounts.alpha
         if self.amounts.eps is not None:
@@ -229,7 +229,7 @@ class Plan:
         on = row.made_on.get(column)
         source = network if on is None else self.network(self.page.columns[on], self.amounts.seed + seed)
         told: dict[str, Any] = {"loss": "logits", "decision": "last", "labels": row.labels}
-        return self._evaluation(self._attack(row.attack), network, source=source, **told)
+        return self._evaluation(self.attack(row.attack), network, source=source, **told)
 
     def _transfers(self, row: Row, column: str, network: AnyNetwork) -> list[Evaluation]:
         """The row's attack, made on the source by cross-entropy from its logits, shown to the other columns.
@@ -241,7 +241,7 @@ class Plan:
         if source in (None, column) or beside or self.amounts.engine == "torchattacks":
             return []
         made_on = self.network(self.page.columns[source or ""], self.amounts.seed)
-        return [self._evaluation(self._attack(row.attack), network, loss="logits", decision="last", source=made_on)]
+        return [self._evaluation(self.attack(row.attack), network, loss="logits", decision="last", source=made_on)]
 
     def _evaluation(self, attack: Attack, network: AnyNetwork, size: int | None = None, **fields: Any) -> Evaluation:
         limited = _limited(attack, self.amounts.steps, self.amounts.restarts)

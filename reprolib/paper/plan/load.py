@@ -6,7 +6,7 @@ from typing import Any
 
 from reprolib import data, networks
 from reprolib.paper.parameters import suggest
-from reprolib.paper.plan.amounts import OWN, Amounts, Profile, load_profile
+from reprolib.paper.plan.amounts import OWN, PUBLISHED, Amounts, Profile, load_profile
 from reprolib.paper.plan.jobs import Plan, amounts_of
 from reprolib.paper.plan.records import SpecError
 from reprolib.paper.plan.tables import Column, Page, load_table, table_names
@@ -32,7 +32,8 @@ def load_plan(table: str, network: str, profile: str, *, run_name: str = "", **o
     known = usual.model_dump()
     train_all = usual.model_copy(update={"networks": "trained"})
     turned = {name for name in READ[usual.networks] & used(page, train_all).keys() if overrides.get(name) is not None}
-    trains = {"networks": "trained"} if any(overrides[name] != known[name] for name in turned) else {}
+    published = amounts_of(page, load_profile(PUBLISHED)).model_dump()  # with which these networks were trained
+    trains = {"networks": "trained"} if any(overrides[name] != published[name] for name in turned) else {}
     amounts = Amounts(**known | trains | overrides)
     if run_name:
         return Plan(page, amounts, f"custom/{run_name}")

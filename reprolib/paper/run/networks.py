@@ -131,7 +131,13 @@ class Shelf:
 
         model = _built(network).to(self.dataset.train.images.device)
         if network.parent is not None:
-            model.load_state_dict(self.load(network.parent).state_dict())
+            weights = self.load(network.parent).state_dict()
+            if weights.keys() != model.state_dict().keys():
+                raise SpecError(
+                    f"the parent's training changed the layers of {network.architecture}, so its weights do not fit a "
+                    "fresh one; choose a parent that was trained plainly"
+                )
+            model.load_state_dict(weights)
         split, test = self.dataset.train, self.dataset.test
         training.fit(
             model,

@@ -84,10 +84,12 @@ class Page:
         for training, epochs in reversed(self.plan.trainings.values()):
             missing = [epoch for epoch in epochs if not self.shelf.has(training, epoch)]
             if missing and str(training.training) in needed:
-                if training.data != self.plan.data:
+                few = min(self.plan.amounts.train, self.plan.info.train)
+                if training.data != self.plan.data or (training.train or self.plan.info.train) != few:
                     raise data.DataError(
-                        f"a network of {training.data} cannot be trained on {self.plan.data}, and is not among the "
-                        "published ones; take results/cpu/networks from the repository again, or set fresh to True"
+                        f"a network of {training.data} cannot be trained on {self.plan.data}'s {few:,} images, "
+                        "and is not among the published ones; take results/cpu/networks from the repository again, or set "
+                        "fresh to True"
                     )
                 found[self.shelf.name(training)] = training, missing
                 needed |= {str(each.training) for each in _trained(training.parent)} if training.parent else set()

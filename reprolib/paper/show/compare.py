@@ -35,6 +35,9 @@ def compare(first: str | Path | Stored, second: str | Path | Stored, page: str =
 
 
 def _records(first: str | Path | Stored, second: str | Path | Stored, page: str) -> tuple[Stored, Stored]:
+    first, second = (
+        Path(each) if isinstance(each, str) and each.endswith(".json") else each for each in (first, second)
+    )
     found = [_files(given) if isinstance(given, str) else given for given in (first, second)]
     known = [set(some) for some in found if isinstance(some, dict)]
     for given, some in zip((first, second), found, strict=True):

@@ -107,7 +107,7 @@ def verdicts_table(page: Page, attack: str) -> pd.DataFrame:
     plan, split = page.plan, page.dataset.test
     given = split.images[:EXAMINED].float() / 255, split.labels[:EXAMINED]
     parent = None if plan.page.transfer_from is None else page.shelf.load(_network(plan, plan.page.transfer_from))
-    declared = plan.page.rows[attack].attack.limited(plan.amounts.steps, plan.amounts.restarts)
+    declared = plan.attack(plan.page.rows[attack].attack)
     made = partial(attacks.named()[declared.name], **declared.parameters, loss="probabilities", decision="last")
     rows = []
     for at in networks_of(plan):
@@ -179,17 +179,21 @@ def plot_budget(cells: list[Cell], plan: Plan, row: str) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(12, 5.5), sharey=True, layout="constrained")
     said = {"alone": "fine-tuning alone", "with its parents": "with pre-training"}
     for axis, (part, words) in zip(axes, said.items(), strict=True):
-        points = []
+        points, started_from = [], {each.parent for each in plan.page.columns.values()}
         for column, marker, colour in zip(plan.page.shown or plan.page.columns, MARKERS, COLOURS, strict=False):
             curve = budget_points(cells, column, row, part)
+            if part == "alone" and column in started_from:  # what the others go on from costs them nothing more
+                curve = [(0.0, kept, clean) for _, kept, clean in curve]
             if curve:
                 spent_on, kept, clean = zip(*curve, strict=True)
                 axis.plot(spent_on, kept, marker=marker, color=colour, label=column)
                 axis.plot(spent_on, clean, marker=marker, color=colour, linestyle=":", alpha=0.4)
             points += [(passes, value) for passes, value, _ in curve]
         front = pareto(points)
-        axis.step(*zip(*front, strict=True), where="post", color=PALETTE["paper"], linewidth=1, label="Pareto front")
-        axis.set(xlabel=f"passes per training image, {words}", ylim=(-2, 100))
+        axis.step(
+            *zip(*front, strict=True), where="post", color=PALETTE["paper"], linewidth=1, zorder=3, label="Pareto front"
+        )
+        axis.set(xlabel=f"passes per training image, {words}", ylim=(-3, 103))
     axes[0].set_ylabel(f"solid: accuracy under {row} (%); dotted: clean")
     legend_below(figure, axes[0], 4)
     return figure
@@ -227,7 +231,7 @@ def plot_worth(cells: list[Cell], plan: Plan) -> Figure:
     for axis, found, title in zip(axes, (minutes, passes, kept), titles, strict=True):
         values = [each[0].value for each in found]
         axis.bar_label(axis.barh(names, values, color=COLOURS[0]), [f" {value:.3g}" for value in values])
-        axis.set(xlabel=title, xlim=(0, 1.25 * max(*values, 0.01)))
+        axis.set(xlabel=title, xlim=(0, 1.25 * max(values)) if found is not kept else (0, 100))
     axes[0].invert_yaxis()
     return figure
 

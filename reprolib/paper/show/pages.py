@@ -7,21 +7,18 @@ from typing import Any
 
 from reprolib import training
 from reprolib.paper import files
-from reprolib.paper.plan import OWN, PUBLISHED, Cell, Plan, Trained, trainings
+from reprolib.paper.plan import JUDGED, OWN, PUBLISHED, Cell, Plan, Trained, trainings
 from reprolib.paper.show.selection import given_rows, page_network
 from reprolib.paper.show.tables import epochs_table, given_table, markdown, parts_table, table
 
 BANNERS = {
-    "quick": "**Quick run: a sketch on few images, with weak attacks.** No verdict is drawn from it; what a full run "
-    "found stands beside it.",
+    "quick": "**Quick run: a sketch on few images, with weak attacks.** No verdict is drawn from it.",
     "custom": "**Settings differ from every profile: an experiment of your own.** No verdict is drawn from it.",
 }
 PURPOSE = {  # of a quick run, by what it trains
     "trained": "Its networks learn for some seconds from some hundred images, so that an attack breaks nearly every "
-    "image whatever its loss: the run is there to show how the numbers are made and to turn the knobs. The finding is "
-    "in the recorded figures beside it.",
-    "finetuned": f"It fine-tunes the undefended network that the `{PUBLISHED}` profile published, on a small sample: "
-    "one can watch the network grow sure of itself.",
+    "image whatever its loss: the run is there to show how the numbers are made and to turn the knobs.",
+    "finetuned": f"It fine-tunes the undefended network that the `{PUBLISHED}` profile published, on a small sample.",
     "published": f"It trains nothing: it attacks the networks that the `{PUBLISHED}` profile published, so one sees "
     "what stands and what falls.",
 }
@@ -42,8 +39,15 @@ def scale(plan: Plan) -> str:
     folder, _, name = plan.folder.partition("/")
     which = f"Run **{name}**" if name else f"Profile **{folder}**"
     run = f"{which}: {page_network(plan)} on {plan.data}, {images}, {trained(plan)}{of}."
-    purpose = PURPOSE[reads] if folder == "quick" else ""
+    purpose = f"{PURPOSE[reads]} {_full(plan)}".strip() if folder == "quick" else ""
     return "\n\n".join(filter(None, [banner(plan.folder), _own(plan), f"{purpose} {run}".strip()]))
+
+
+def _full(plan: Plan) -> str:
+    """Where a quick page's finding is."""
+    if not any((files.RESULTS / profile / f"{plan.page.record}.json").exists() for profile in JUDGED):
+        return "No full run of this page is recorded yet, so its predictions cannot be answered from it."
+    return "What a full run found stands beside it."
 
 
 def _own(plan: Plan) -> str:
@@ -57,6 +61,7 @@ def page_text(cells: list[Cell], plan: Plan, made: dict[str, Any]) -> str:
     parts = [f"# {plan.page.title}", *filter(None, [_own(plan)]), f"{_about(plan)} {source_line(plan, made)}"]
     if plan.page.follows_epochs:
         parts.append(markdown(epochs_table(cells, plan)))
+        parts += [markdown(table(cells, plan))] if given_rows(plan) else []
     elif given_rows(plan):
         parts += [markdown(given_table(cells, plan)), markdown(parts_table(cells, plan))]
     else:

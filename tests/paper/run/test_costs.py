@@ -10,6 +10,7 @@ from reprolib.paper.plan import (
     SpecError,
     Trained,
     Voted,
+    all_pages,
     known_claims,
     load_plan,
     table_names,
@@ -46,11 +47,19 @@ def test_a_vote_costs_its_members_and_a_changed_network_what_it_did():
     assert costs.forward_operations(Voted(members=[trained("resnet20"), changed]), "cifar-10") == 2 * one
 
 
+def test_every_page_can_be_planned_by_what_it_costs():
+    """Some defences ask for gradients in ways that a counter of operations may not stand."""
+    defences = {each.defence for page in all_pages() for each in page.columns.values() if each.recipe}
+    assert len(defences) > 15
+    assert all(costs.training_factor(defence) >= 3 for defence in defences)
+
+
 @pytest.mark.parametrize("defence, factor", [
     ({"name": "plain"}, 3),
     ({"name": "patched", "size": 7, "count": 1}, 6),
     ({"name": "unmodified"}, 6),
     ({"name": "free_at", "eps": 0.1, "replays": 4}, 12),
+    ({"name": "yopo", "eps": 0.1, "alpha": 0.02}, 15),  # five passes; its first layer's updates cost little
     ({"name": "manifold_mixup"}, 3),
     ({"name": "hidden_space"}, 3),  # its 1024 units cost next to nothing
 ])  # fmt: skip

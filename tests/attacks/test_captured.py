@@ -111,3 +111,31 @@ def test_cuda_graphs_answer_as_the_plain_network(net, task):
             *(torch.autograd.grad(one[:, 0].sum(), z)[0] for one, z in ((found, x), (expected, y)))
         )
     assert None not in asked.made.values(), "a plain network can be captured"
+
+
+def replayed(ask, example):
+    """As a graph does, this answers any batch as the example was answered: in size, and in what was drawn."""
+    coin = getattr(ask, "coin", lambda: None)()
+    return lambda images: ask(images, coin) if coin is not None else ask(images)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_network_that_tosses_a_coin_is_not_frozen_to_one_side(net, task):
+    random = torch.Generator().manual_seed(0)
+
+    def ask(images, coin=None):
+        turned = bool(torch.randint(2, (), generator=random)) if coin is None else coin
+        return net(images.flip(3) if turned else images)
+
+    ask.coin = lambda: bool(torch.randint(2, (), generator=random))
+    for _ in range(20):
+        asked = Captured(ask, replayed)
+        asked(task[0][:4])
+        assert list(asked.made.values()) == [None]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_network_that_looks_at_the_whole_batch_is_not_asked_in_a_filled_one(net, task):
+    asked = Captured(lambda images: net(images - images.mean(0)), replayed)
+    images = task[0][:5]
+    assert torch.equal(asked(images), net(images - images.mean(0))) and list(asked.made.values()) == [None]

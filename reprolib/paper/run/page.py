@@ -87,8 +87,8 @@ class Page:
                 few = min(self.plan.amounts.train, self.plan.info.train)
                 if training.data != self.plan.data or (training.train or self.plan.info.train) != few:
                     raise data.DataError(
-                        f"a network of {training.data} cannot be trained on {self.plan.data}'s {few:,} images, "
-                        "and is not among the published ones; take results/cpu/networks from the repository again, or set "
+                        f"a network of {training.data} cannot be trained on {self.plan.data}'s {few:,} images, and is "
+                        "not among the published ones; take results/cpu/networks from the repository again, or set "
                         "fresh to True"
                     )
                 found[self.shelf.name(training)] = training, missing

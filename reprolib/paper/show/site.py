@@ -24,14 +24,7 @@ from reprolib.paper.plan import JUDGED, PROFILES, all_pages
 from reprolib.paper.run import records
 from reprolib.paper.show.recorded import alt_of, pictures
 
-COSTS = (
-    "figure01_costs",
-    "table08_fmnistconv",
-    "table08_vgg16",
-    "table08_resnet20",
-    "budget_fmnistconv",
-    "budget_vgg16",
-)
+TIMES = ("table08_fmnistconv", "table08_vgg16", "table08_resnet20")
 QUESTIONS = (
     ("What is the finding, in a minute?", (notebooks.FIRST,)),
     ("Does the printed robustness hold?", ("table06_fashion_mnist", "saturation")),
@@ -39,7 +32,7 @@ QUESTIONS = (
     ("Does it take patches, or does more training do the same?", ("table11_epochs", "table11_vgg16")),
     ("What does AutoAttack, the usual referee, say?", ("table09_autoattack", "table09_vgg16", "table09_resnet50")),
     ("How do other defences fare?", ("table05_vgg16", "table04_cifarconv", "figure04_cifar10")),
-    ("What does it cost, and what else is there?", COSTS),
+    ("What does it cost, and what else is there?", ("figure01_costs", *TIMES, "budget_fmnistconv", "budget_vgg16")),
     ("Is it the same on larger networks and CIFAR-10?", ("table03_vgg16", "table03_resnet50", "table03_resnet20")),
     ("Do more restarts or another optimiser change it?", ("restarts_cifarconv", "figure03_optimizer")),
     ("What do the changed images look like?", ("figure02_augmentation",)),

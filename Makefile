@@ -56,7 +56,7 @@ check: $(READY)
 
 test: $(READY)
 	@TQDM_DISABLE=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile tests
-	@TQDM_DISABLE=1 $(PY) -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout 300 \
+	@OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout 300 \
 	  --nbval-sanitize-with tests/nbval.cfg notebooks
 
 bench: .venv/benchmarks-installed

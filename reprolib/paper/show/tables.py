@@ -129,8 +129,8 @@ def given_table(cells: list[Cell], plan: Plan) -> pd.DataFrame:
                 claim = printed(plan.page, attack, at.column, at.epoch)
                 row[f"paper: {attack}"] = f"{claim.number:.2f}" if claim else ""
             for loss, protocol in given(plan, attack).items():
-                (found, *_) = asked(at.of(cells), protocol, "any", row=attack)
-                row[given_label(attack, loss, protocol)] = number(found)
+                found = asked(at.of(cells), protocol, "any", row=attack)  # none where a row is not for this column
+                row[given_label(attack, loss, protocol)] = number(found[0]) if found else ""
         rows.append(row)
     return pd.DataFrame(rows)
 

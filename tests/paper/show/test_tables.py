@@ -199,3 +199,15 @@ def test_seeds_of_a_column_stand_side_by_side():
     ]
     row = line(show.table(cells, planned), "Clean", "clean")
     assert [row[name].split(" ")[0] for name in ("7-P1", "7-P1, seed 1", "7-P1, seed 2")] == ["3.00", "4.00", "5.00"]
+
+
+def test_an_attack_that_is_not_for_a_column_leaves_its_place_empty(table_9, given_cells):
+    """A row may name its columns."""
+    cells = [cell for cell in given_cells if (cell.row, cell.column) != ("AutoAttack", "7-P1")]
+    found = show.given_table(cells, table_9.plan).set_index("network")
+    columns = [column for column in found.columns if column.startswith("AutoAttack, given")]
+    assert (
+        len(columns) == 2
+        and set(found.loc["7-P1", columns]) == {""}
+        and "" not in set(found.loc["undefended", columns])
+    )

@@ -146,7 +146,7 @@ def test_quick_batch_makes_every_page_and_the_scoreboard_last(copy, published):
     read = {name for name, step in planned.trainings.items() if step.done and not step.file.exists()}  # as published
     assert {*planned.trainings, *planned.evaluations} - read <= {name for names in parcels for name in names}
     assert len({name for names in parcels for name in names}) == sum(map(len, parcels))
-    assert len(parcels) < len(records)
+    assert 10 * len(parcels) < sum(map(len, parcels)), "a process takes many steps"
     steps = steps_in(done)
     assert sorted(step.page for step in steps if "page" in step) == sorted(records)
     assert {step.profile for step in steps} == {"quick"}

@@ -7,38 +7,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Voted(nn.Module):
-    """The class that most members choose, and the last member's where all differ: images -> [B, K], decided by argmax.
+class Vote(nn.Module):
+    """The class that most members choose; of two that equally many choose, the one that the last member prefers, so its
+    own where all differ: images -> [B, K], decided by argmax.
 
-    What comes out, no logit, is for each class its votes + 1/2 if the last member chose it + 1/4 of the members' mean
-    softmax probability. The half decides only between classes of equally many votes, the quarter only where none of
-    these is the last member's: the argmax is the vote, for any number of members. Votes have no gradient; through the
-    probabilities an attack has one, where not all members are sure. Raises ValueError for fewer than two members."""
+    1 for the class that is chosen, and 1/4 of a / (1 + |a|) for two numbers a of each class, in logits: how far it is
+    ahead of the rival that it beats least (`beaten_least`), and its lead over the largest other logit, a mean over the
+    members. The first has its gradient through the members that would have to change for another vote, the second
+    through all. Neither vanishes because a member is sure, as probabilities do, through which attacks find less.
+    Raises ValueError for fewer than two members."""
 
     def __init__(self, members: Iterable[nn.Module]):
         super().__init__()
         self.members = nn.ModuleList(members)
         if len(self.members) < 2:
             raise ValueError(f"{len(self.members)} member(s) cannot vote; give two or more networks")
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits = torch.stack([member(images) for member in self.members])
-        votes = F.one_hot(logits.argmax(2), logits.shape[2])
-        return votes.sum(0) + 0.5 * votes[-1] + 0.25 * logits.softmax(2).mean(0)
-
-
-class Vote(nn.Module):
-    """The same vote as one to attack: images -> [B, K], decided by argmax.
-
-    1 for the class that is chosen, and 1/4 of a / (1 + |a|) for two numbers a of each class, in logits: how far it is
-    ahead of the rival that it beats least (`beaten_least`), and its lead over the largest other logit, a mean over the
-    members. The first has its gradient through the members that would have to change for another vote, the second
-    through all. None vanishes because a member is sure, as `Voted`'s probabilities do, which let an attack find less.
-    Raises ValueError for fewer than two members."""
-
-    def __init__(self, members: Iterable[nn.Module]):
-        super().__init__()
-        self.members = Voted(members).members
 
     def forward(self, images: Tensor) -> Tensor:
         logits = torch.stack([member(images) for member in self.members])

@@ -9,24 +9,13 @@ import scipy.stats
 import torch
 import torch.nn.functional as F
 from conftest import toy_task
+from defenses.small import EPS, Linear, batch_of, started, two_classes
 from small_networks import Small, Spy, new, same
 from torch import nn
 
 from reprolib import defenses, networks
 from reprolib.defenses import l2l_da, manifold_mixup, random_erasing
-from reprolib.training import Batch, Recipe, Run
-
-
-def started(model: nn.Module, defence, images, labels, seed: int = 5, **recipe) -> Run:
-    """A run before its first step, with plain gradient descent where nothing else is said."""
-    usual = {"optimizer": "sgd", "lr": 0.01, "batch_size": 60}
-    return Run(model.train(), images, labels, defence, Recipe(**usual | recipe), seed, None)
-
-
-def batch_of(run: Run, rows: list[int]) -> Batch:
-    chosen = torch.tensor(rows)
-    return Batch(run.images[chosen], run.labels[chosen], chosen, torch.zeros(len(rows), dtype=torch.bool))
-
+from reprolib.training import Batch, Run
 
 # --- Manifold Mixup ---------------------------------------------------------------------------------------------------
 
@@ -251,32 +240,9 @@ def test_hidden_space_of_a_network_without_a_linear_layer(tiny):
 
 # --- L2L-DA -----------------------------------------------------------------------------------------------------------
 
-EPS = 0.1
 
-
-class Linear(nn.Module):
-    """Two classes of 4x4 images; it keeps what it is trained on."""
-
-    def __init__(self):
-        super().__init__()
-        self.fc = nn.Linear(16, 2)
-        self.shown: list[torch.Tensor] = []
-
-    def forward(self, images):
-        if self.training:
-            self.shown.append(images.detach().clone())
-        return self.fc(images.flatten(1))
-
-
-@pytest.fixture
-def two_classes():
-    generator = torch.Generator().manual_seed(3)
-    images = torch.randint(0, 256, (40, 1, 4, 4), generator=generator).to(torch.uint8)
-    return images, torch.randint(0, 2, (40,), generator=generator)
-
-
-def test_l2l_da_trains_on_images_and_two_perturbations_of_each_in_the_ball(two_classes):
-    run = started(new(Linear), defenses.L2LDA(EPS, steps=8, width=4), *two_classes)
+def test_l2l_da_trains_on_images_and_two_perturbations_of_each_in_the_ball():
+    run = started(new(Linear), defenses.L2LDA(EPS, steps=8, width=4), *two_classes())
     run.memory["weight.last.weight"] *= 1e4  # as a generator whose steps are as long as they can be
     batch = batch_of(run, list(range(20)))
     model = new(Linear)
@@ -291,7 +257,7 @@ def test_l2l_da_trains_on_images_and_two_perturbations_of_each_in_the_ball(two_c
     assert float(loss) == pytest.approx(float(expected.detach()), abs=1e-6) and not loss.requires_grad
 
 
-def test_l2l_das_generator_sees_its_own_last_perturbation_and_the_gradient_there(two_classes, monkeypatch):
+def test_l2l_das_generator_sees_its_own_last_perturbation_and_the_gradient_there(monkeypatch):
     calls, forward = [], l2l_da.Generator.forward
 
     def spied(self, seen, labels, noise):
@@ -300,7 +266,7 @@ def test_l2l_das_generator_sees_its_own_last_perturbation_and_the_gradient_there
         return made
 
     monkeypatch.setattr(l2l_da.Generator, "forward", spied)
-    run = started(new(Linear), defenses.L2LDA(EPS, steps=6, width=4), *two_classes)
+    run = started(new(Linear), defenses.L2LDA(EPS, steps=6, width=4), *two_classes())
     run.memory["weight.last.weight"] *= 1e4
     batch = batch_of(run, list(range(20)))
     weight = run.model.fc.weight.detach().clone()
@@ -372,8 +338,8 @@ def test_l2l_das_generator_learns_to_do_so_in_different_ways(fixed, monkeypatch)
     assert apart[1] > 2 * apart[0]
 
 
-def test_l2l_das_generator_descends_as_torchs_optimiser(two_classes):
-    run = started(new(Linear), defenses.L2LDA(EPS, steps=1, width=4), *two_classes)
+def test_l2l_das_generator_descends_as_torchs_optimiser():
+    run = started(new(Linear), defenses.L2LDA(EPS, steps=1, width=4), *two_classes())
     weights = {name.removeprefix("weight."): run.memory[name] for name in run.memory if name.startswith("weight.")}
     theirs = {name: nn.Parameter(weight.clone()) for name, weight in weights.items()}
     optimizer = torch.optim.SGD(theirs.values(), lr=0.01, momentum=0.9, weight_decay=1e-5)
@@ -388,9 +354,9 @@ def test_l2l_das_generator_descends_as_torchs_optimiser(two_classes):
     assert all(torch.allclose(weights[name], theirs[name].detach(), atol=1e-7) for name in weights)
 
 
-def test_l2l_da_cuts_the_classifiers_gradient(two_classes):
+def test_l2l_da_cuts_the_classifiers_gradient():
     """A step of Nesterov's descent from rest is 1.9 times the gradient."""
-    images, labels = two_classes
+    images, labels = two_classes()
     model = new(Linear)
     with torch.no_grad():
         model.fc.weight *= 100  # so that it is wrong with certainty, and its gradient long

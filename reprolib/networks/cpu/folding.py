@@ -5,14 +5,14 @@ import copy
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
-from reprolib.networks.voted import Voted
+from reprolib.networks.voted import Vote
 
 
 def folded(network: nn.Module) -> nn.Module:
     """A copy with the same answers, up to rounding, by fewer passes over its maps. Raises ValueError in train mode."""
     if network.training:
         raise ValueError("the network is in train mode, where its answers depend on the batch; call eval() first")
-    if isinstance(network, Voted):
-        return Voted(folded(member) for member in network.members).eval()
+    if isinstance(network, Vote):
+        return type(network)(folded(member) for member in network.members).eval()
     has_norms = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
     return fuse(network) if has_norms else copy.deepcopy(network)

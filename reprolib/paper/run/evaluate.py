@@ -13,7 +13,6 @@ from tqdm.auto import tqdm
 
 from reprolib import attacks, networks
 from reprolib.networks.cpu.folding import folded
-from reprolib.networks.voted import Vote
 from reprolib.paper.plan import AnyNetwork, Evaluation, trainings
 from reprolib.paper.run.keys import entry, key
 from reprolib.paper.run.networks import Shelf
@@ -151,11 +150,7 @@ def _folded(network: AnyNetwork, shelf: Shelf) -> nn.Module:
     if which not in _FOLDED:
         while len(_FOLDED) > 1:
             del _FOLDED[next(iter(_FOLDED))]
-        model = shelf.load(network)
-        if isinstance(model, Vote):
-            _FOLDED[which] = type(model)(folded(member) for member in model.members).eval()
-        else:
-            _FOLDED[which] = folded(model)
+        _FOLDED[which] = folded(shelf.load(network))
     return _FOLDED[which]
 
 

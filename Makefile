@@ -56,8 +56,8 @@ check: $(READY)
 
 test: $(READY)
 	@TQDM_DISABLE=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile tests
-	@OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout 300 \
-	  --nbval-sanitize-with tests/nbval.cfg notebooks
+	@OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile --nbval-lax --nbval-current-env \
+	  --nbval-cell-timeout 300 --nbval-sanitize-with tests/nbval.cfg notebooks
 
 bench: .venv/benchmarks-installed
 	@$(PY) benchmarks

@@ -27,12 +27,11 @@ from reprolib.paper.plan import (
     SpecError,
     Trained,
     Voted,
-    known_claims,
     load_plan,
     load_profile,
 )
 from reprolib.paper.run import published
-from reprolib.paper.run.timing import TIMED
+from reprolib.paper.run.measure import answered
 
 GPU = (20e12, "20 TFLOP/s of one GPU")
 SUSTAINED = {"cpu": (0.1e12, "0.1 TFLOP/s of two cores"), "gpu": GPU, "paper": GPU}  # our assumptions
@@ -86,17 +85,8 @@ def by_value(profile: str, only: str = "") -> list[str]:
     for plan in _plans(profile, only):
         trained = sum(training_seconds(one, more, profile) for one, more in _new_trainings(plan, {}))
         asked = sum(attack_seconds(evaluation, profile) for evaluation in _new_evaluations(plan, set()))
-        worth[plan.page.record] = len(claims(plan)) / max(trained + asked, 1)
+        worth[plan.page.record] = len(answered(plan)) / max(trained + asked, 1)
     return sorted(worth, key=lambda record: -worth[record])
-
-
-def claims(plan: Plan) -> set[str]:
-    """The paper's claims that a page's cells answer."""
-    places = {(job.row, job.column, job.epoch) for job in plan.jobs}
-    places |= {("Clean", column, epoch) for _, column, epoch in places}
-    places |= {("Minutes", column, None) for column in TIMED}
-    named = {answer.id(*place) for answer in plan.page.claims for place in places}
-    return {one for one in named if one in known_claims()}
 
 
 def _plans(profile: str, only: str) -> Iterator[Plan]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING
 
-from reprolib.data import cifar10, fashion_mnist, imagenet_subset, places, sample, sample_rgb
+from reprolib.data import cifar10, fashion_mnist, imagenet_subset, imagenet_subset_128, places, sample, sample_rgb
 from reprolib.data.places import DataError, Info
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DataError", "Dataset", "Info", "Split", "describe", "load", "names"]
 
-_FILES = {file.INFO.name: file for file in (sample, sample_rgb, fashion_mnist, cifar10, imagenet_subset)}
+_IMAGENET = imagenet_subset, imagenet_subset_128
+_FILES = {file.INFO.name: file for file in (sample, sample_rgb, fashion_mnist, cifar10, *_IMAGENET)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,7 +32,8 @@ class Info:
     std: tuple[float, ...]
     train: int  # number of images; a copy that a user made may have others
     test: int
-    sample: str | None = None  # name of the embedded data set of the same shape that stands in for it
+    sample: str | None = None  # name of the embedded data set that stands in for it, of as many channels and classes
+    small: str | None = None  # name of the same pictures in a smaller size
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,15 @@ ARCHITECTURES = {
     "resnet20": "reprolib.networks.resnet:resnet20",
     "wide-resnet-16-4": "reprolib.networks.wideresnet:wide_resnet_16_4",
     "wide-resnet-28-10": "reprolib.networks.wideresnet:wide_resnet_28_10",
+    # for the ImageNet subset
+    "squeezenet": "reprolib.networks.imagenet:squeezenet",
+    "efficientnet-lite0": "reprolib.networks.imagenet:efficientnet_lite0",
+    "vgg16-imagenet": "reprolib.networks.imagenet:vgg16",
+    "resnet50-imagenet": "reprolib.networks.imagenet:resnet50",
+    "wide-resnet-50-2": "reprolib.networks.imagenet:wide_resnet_50_2",
+    "mobilenet-v1": "reprolib.networks.imagenet:mobilenet_v1",
+    "mobilenet-v2": "reprolib.networks.imagenet:mobilenet_v2",
+    "xception": "reprolib.networks.imagenet:xception",
 }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from reprolib import data
-from reprolib.data import fashion_mnist, places
+from reprolib.data import fashion_mnist, imagenet_subset, places
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +22,7 @@ def only_fake_places(monkeypatch, tmp_path):
     monkeypatch.setenv("REPROLIB_DATA", str(place))
     _debian_folder(monkeypatch, tmp_path / "debian")
     monkeypatch.setattr(places, "TORCHVISION_ROOT", tmp_path / "cache")
+    monkeypatch.setattr(imagenet_subset, "STORE", tmp_path / "pictures")
     monkeypatch.setattr(torchvision.datasets, "FashionMNIST", no_network)
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", no_network)
     data._read_once.cache_clear()

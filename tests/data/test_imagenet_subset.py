@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -39,7 +40,57 @@ def test_image_folder_with_a_training_split(place):
     write_pictures(place / "imagenette2-320" / "train", per_class=3)
     found = data.load("imagenet-subset", train_size=10)
     assert (len(found.train), len(found.test)) == (10, 10)
-    assert found.variant == "Imagenette's ten classes, 30 training and 10 validation images"
+    listed = "of the files listed in imagenet_subset.txt 4000 are missing, and 40 others are here"
+    assert found.variant == f"Imagenette's ten classes, 30 training and 10 validation images: {listed}"
+
+
+@pytest.fixture
+def listed(place, monkeypatch, tmp_path):
+    """A copy with two files of each class beside those that are listed, one of each class and split."""
+    for split, count in (("train", 3), ("val", 2)):
+        write_pictures(place / "imagenet-subset" / split, count)
+    split = tmp_path / "listed.txt"
+    split.write_text("".join(f"{part}/{wnid} 1\n" for part in ("train", "val") for wnid in imagenet_subset.IMAGENETTE))
+    monkeypatch.setattr(imagenet_subset, "SPLIT", split)
+    return place / "imagenet-subset"
+
+
+def test_of_a_larger_copy_the_listed_files_are_taken(listed):
+    found = data.load("imagenet-subset")
+    assert found.variant == "Imagenette's ten classes, 10 training and 10 validation images"
+    blue = found.train.images[:, 2].float().mean((1, 2))
+    assert torch.allclose(blue[[0, 5, 9]], torch.tensor(100.0), atol=3)  # file 1, neither 0 nor 2
+
+
+@pytest.mark.parametrize("name, side", [("imagenet-subset", 224), ("imagenet-subset-128", 128)])
+def test_what_was_kept_is_what_the_files_give(listed, monkeypatch, name, side):
+    """And nothing is decoded twice, unless a file changed."""
+    first = data.load(name)
+    path = listed / "val" / "n03028079" / "1.JPEG"
+    with Image.open(path) as file:
+        expected = file.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
+    assert np.array_equal(first.test.images[4].permute(1, 2, 0).numpy(), np.asarray(expected))
+
+    decoded, calls = imagenet_subset._decoded, []
+    monkeypatch.setattr(imagenet_subset, "_decoded", lambda *given: calls.append(given[2]) or decoded(*given))
+    data._read_once.cache_clear()
+    assert data.load(name).checksum == first.checksum and not calls
+    Image.new("RGB", (200, 200), (1, 2, 3)).save(path)
+    data._read_once.cache_clear()
+    assert data.load(name).checksum != first.checksum and calls == ["val"]
+
+
+def test_a_folder_that_is_none_of_the_classes(listed, one_sentence):
+    (listed / "train" / "n00000001").mkdir()
+    with pytest.raises(data.DataError, match="n00000001 is none of Imagenette's ten classes; remove it") as error:
+        data.load("imagenet-subset")
+    one_sentence(error)
+
+
+def test_the_list_is_of_so_many_files_of_each_class():
+    lines = [line.split() for line in imagenet_subset.SPLIT.read_text().splitlines()]
+    expected = {f"{s}/{w}": n for s, n in (("train", 300), ("val", 100)) for w in imagenet_subset.IMAGENETTE}
+    assert {folder: len(set(names)) for folder, *names in lines} == expected
 
 
 def test_broken_picture_and_missing_class(place):

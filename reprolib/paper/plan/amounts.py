@@ -19,7 +19,7 @@ class Amounts(Record):
     """The amounts of one page. Sizes, epochs, steps and restarts are upper limits: no page takes more than the paper
     or the data have."""
 
-    data: Literal["sample", "full"]  # the embedded sample, or the whole data set
+    data: Literal["sample", "small", "full"]  # the embedded sample, all pictures in a smaller size, or as they are
     train: Count  # training images
     test: Count  # test images attacked
     pretrain: Count  # epochs of pre-training

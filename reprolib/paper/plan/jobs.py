@@ -122,9 +122,9 @@ class Plan:
     def network(self, column: Column, seed: int) -> AnyNetwork:
         """A column's network at the end of its training."""
         architecture = column.architecture or self.page.architecture
-        if column.weights is not None:
-            width = self.amounts.width if networks.scalable(architecture) else 1.0
-            return Pretrained(architecture=architecture, width=width, weights=column.weights)
+        width = self.amounts.width if networks.scalable(architecture) else 1.0
+        if column.weights is not None and (column.recipe is None or (self.amounts.data != "sample" and width == 1)):
+            return Pretrained(architecture=architecture, width=width, weights=column.weights, head=column.head)
         if column.members is not None:
             columns = [self.page.columns[one] if isinstance(one, str) else one for one in column.members]
             return Voted(members=[self.network(one, seed) for one in columns], voting=column.voting)
@@ -287,13 +287,15 @@ def ladder_attacks(attack: Attack) -> dict[str, Attack]:
 
 
 def dataset_name(dataset: str, source: str) -> str:
-    """The data set that a page on `dataset` uses with `data: sample` or `data: full`."""
-    sample = data.describe(dataset).sample
+    """The data set that a page on `dataset` uses with `data: sample`, `small` or `full`."""
     if source == "full":
         return dataset
-    if sample is None:
-        raise SpecError(f"there is no embedded sample of {dataset}; set data to 'full'")
-    return sample
+    info = data.describe(dataset)
+    found = info.sample if source == "sample" else info.small
+    if found is None:
+        what = "embedded sample" if source == "sample" else "smaller size"
+        raise SpecError(f"there is no {what} of {dataset}; set data to 'full'")
+    return found
 
 
 def amounts_of(page: Page, profile: Profile) -> Amounts:

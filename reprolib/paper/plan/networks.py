@@ -18,6 +18,7 @@ from reprolib.paper.plan.records import Count, Record, Seed, Share
 from reprolib.training import Recipe
 
 Voting = Literal["hard", "soft"]
+Head = Literal["slice", "fresh"]  # of published ImageNet weights: the ten classes' rows, or one that is not trained yet
 
 
 def _as_recipe(given: Any) -> Any:
@@ -112,7 +113,8 @@ class Pretrained(Record):
 
     architecture: str
     width: Share = 1.0
-    weights: str  # path of the file, from the top of the repository
+    weights: str  # name of the file in a folder of weights, or its path from the top of the repository
+    head: Head = "slice"
 
 
 class Voted(Record):

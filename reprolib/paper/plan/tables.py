@@ -16,13 +16,13 @@ from reprolib import networks
 from reprolib.defenses import Defence
 from reprolib.paper.parameters import suggest
 from reprolib.paper.plan.attacks import Attack, attacks_of
-from reprolib.paper.plan.networks import AChange, ADefence, ARecipe, Voting
+from reprolib.paper.plan.networks import AChange, ADefence, ARecipe, Head, Voting
 from reprolib.paper.plan.records import PARAMS, Count, Decision, Labels, Loss, Record, SpecError, read_yaml
 
 
 class Column(Record):
     """A network of a table: one of `recipe` (trained), `weights` (pre-trained), `members` (voted), `change`
-    (changed).
+    (changed). With both weights and a recipe it is trained where nobody publishes weights: narrow, or on the sample.
     """
 
     recipe: Annotated[ARecipe, BeforeValidator(lambda given: read_recipe(given))] | None = None
@@ -31,6 +31,7 @@ class Column(Record):
     architecture: str | None = None  # where it is another than the page's
     seeds: Count = 1  # trainings at most, one for each seed
     weights: str | None = None
+    head: Head = "slice"
     members: list[str | Column] | None = None  # a column by its name, or one of its own
     voting: Voting = "hard"
     change: AChange | None = None
@@ -39,7 +40,7 @@ class Column(Record):
     @model_validator(mode="after")
     def _one_kind(self) -> Column:
         kinds = [name for name in ("recipe", "weights", "members", "change") if getattr(self, name) is not None]
-        if len(kinds) != 1:
+        if len(kinds) != 1 and kinds != ["recipe", "weights"]:
             raise ValueError(
                 f"a column has one of recipe, weights, members and change, not {' and '.join(kinds) or 'none'}"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from reprolib import data, networks, training
+from reprolib.networks.imagenet import with_ten_classes
 from reprolib.networks.layers import seeded
 from reprolib.networks.voted import SoftVote, Vote
 from reprolib.paper.files import ROOT, StoreError
@@ -26,6 +28,8 @@ from reprolib.paper.run.store import Store
 
 PAUSE = 20  # times as long as a save took, an epoch goes on without another: what a defence remembers can be large
 VOTES = {"hard": Vote, "soft": SoftVote}
+# where published weights are looked for; the last is torchvision's
+WEIGHTS = ("$REPROLIB_DATA/weights", "~/.cache/reprolib/weights", "~/.cache/torch/hub/checkpoints")
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,10 @@ class Shelf:
             return self.artefact(network) if path is None else f"published/{published.sha256(path)}"
         if isinstance(network, Pretrained):
             path = _weights(network)
-            record = network.content() | {"weights": _sha256(path, path.stat().st_mtime_ns, path.stat().st_size)}
-            return key("pretrained", record, "", [networks.ARCHITECTURES[network.architecture]])
+            known = None if path is None else _sha256(network, path, path.stat().st_mtime_ns)
+            record = network.content() | {"weights": known}  # None: nothing can be computed with it, only planned
+            code = [entry(with_ten_classes)] if _is_for_imagenet(network) else []
+            return key("pretrained", record, "", [networks.ARCHITECTURES[network.architecture], *code])
         if isinstance(network, Voted):
             record = network.content() | {"members": [self.identity(member) for member in network.members]}
             return key("voted", record, "", [entry(VOTES[network.voting])])
@@ -187,27 +193,38 @@ def _built(network: Trained) -> nn.Module:
     return networks.build(network.architecture, network.seed, network.width)
 
 
-def _weights(network: Pretrained) -> Path:
-    path = ROOT / Path(network.weights).expanduser()
-    if not path.is_file():
-        raise StoreError(f"there is no file {network.weights} with weights for {network.architecture}; put it there")
-    return path
+def _weights(network: Pretrained) -> Path | None:
+    """The file, in the first folder that has it."""
+    folders = [ROOT, *(os.path.expanduser(os.path.expandvars(folder)) for folder in WEIGHTS)]
+    return next((path for path in (Path(folder, network.weights) for folder in folders) if path.is_file()), None)
 
 
 @functools.lru_cache(maxsize=16)
-def _sha256(path: Path, modified: int, size: int) -> str:
-    """Of a file's content; `modified` and `size` make the cache forget a file that changed."""
+def _sha256(network: Pretrained, path: Path, modified: int) -> str:
+    """Of a file's content, which is one of this network; `modified` makes the cache forget a file that changed."""
+    _pretrained(network)
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _is_for_imagenet(network: Pretrained) -> bool:
+    return networks.ARCHITECTURES[network.architecture].startswith(f"{with_ten_classes.__module__}:")
 
 
 def _pretrained(network: Pretrained) -> nn.Module:
     path = _weights(network)
+    if path is None:
+        raise StoreError(
+            f"there is no file {network.weights} with weights for {network.architecture}; put it into one of the "
+            f"folders {', '.join(WEIGHTS)}"
+        )
     model = networks.build(network.architecture, width=network.width)
     try:
         if path.suffix == ".safetensors":
             tensors = safetensors.torch.load_file(path)
         else:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
+        if _is_for_imagenet(network) and tensors.keys() != model.state_dict().keys():
+            tensors = with_ten_classes(tensors, model, network.head)
         model.load_state_dict(tensors)
     except Exception as error:  # a wrong file raises almost anything
         reason = " ".join(str(error).split())[:200]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from reprolib import training
+from reprolib import data, training
 from reprolib.paper import files
 from reprolib.paper.plan import JUDGED, OWN, PUBLISHED, Cell, Plan, Trained, trainings
 from reprolib.paper.show.selection import given_rows, page_network
@@ -105,7 +105,8 @@ def source_line(plan: Plan, made: dict[str, Any]) -> str:
 def trained(plan: Plan) -> str:
     """How long the page's networks were trained, as far as they were."""
     first = next((n for network in plan.networks.values() for n in trainings(network)), None)
-    return " after ".join(filter(None, [tuned(plan), _pretraining(first) if first else ""])) or "nothing trained"
+    before = "published weights" if first is None or first.parent else _pretraining(first)
+    return " after ".join(filter(None, [tuned(plan), before if first else ""])) or "nothing trained"
 
 
 def tuned(plan: Plan) -> str:
@@ -129,9 +130,16 @@ def _missed(made: dict[str, Any]) -> str:
 
 
 def _reduced(plan: Plan) -> str:
-    """What a reader must know before anything else: a network that is not as wide as the paper's."""
+    """What a reader must know before anything else: a network that is not as wide as the paper's, and smaller or fewer
+    pictures.
+    """
     widths = {n.width for network in plan.networks.values() for n in trainings(network)} - {1.0}
-    return "".join(f"**{width:g} of the network's channels**, " for width in sorted(widths))
+    found = [f"**{width:g} of the network's channels**" for width in sorted(widths)]
+    if plan.amounts.data == "small":
+        found.append(f"**{plan.info.shape[1]} pixels a side instead of {data.describe(plan.page.dataset).shape[1]}**")
+    if plan.amounts.data != "sample" and plan.amounts.train < plan.info.train:
+        found.append(f"**{plan.amounts.train:,} of {plan.info.train:,} training images**")
+    return "".join(f"{one}, " for one in found)
 
 
 def _seeds(plan: Plan) -> str:

@@ -24,7 +24,10 @@ from reprolib.paper.plan import JUDGED, PROFILES, all_pages
 from reprolib.paper.run import records
 from reprolib.paper.show.recorded import alt_of, pictures
 
-TIMES = ("table08_fmnistconv", "table08_vgg16", "table08_resnet20")
+TIMES = ("table08_fmnistconv", "table08_vgg16", "table08_resnet20", "table08_vgg16-imagenet")
+IMAGENET = ("table07_squeezenet", "table07_efficientnet-lite0", "table07_vgg16-imagenet", "table09_squeezenet")
+IMAGENET += ("table09_efficientnet-lite0", "table09_vgg16-imagenet", "table09_wide-resnet-50-2")
+IMAGENET += ("table10_vgg16-imagenet", "table11_vgg16-imagenet", "figure04_imagenet")
 QUESTIONS = (
     ("What is the finding, in a minute?", (notebooks.FIRST,)),
     ("Does the printed robustness hold?", ("table06_fashion_mnist", "saturation")),
@@ -34,6 +37,7 @@ QUESTIONS = (
     ("How do other defences fare?", ("table05_vgg16", "table04_cifarconv", "figure04_cifar10")),
     ("What does it cost, and what else is there?", ("figure01_costs", *TIMES, "budget_fmnistconv", "budget_vgg16")),
     ("Is it the same on larger networks and CIFAR-10?", ("table03_vgg16", "table03_resnet50", "table03_resnet20")),
+    ("And on ImageNet's pictures?", IMAGENET),
     ("Do more restarts or another optimiser change it?", ("restarts_cifarconv", "figure03_optimizer")),
     ("What do the changed images look like?", ("figure02_augmentation",)),
     ("What exactly are the networks and the attacks?", ("table01_networks", "table02_attack_parameters")),

@@ -10,6 +10,7 @@ from reprolib.paper.plan import (
     Changed,
     Evaluation,
     Plan,
+    Pretrained,
     SpecError,
     Trained,
     Voted,
@@ -163,9 +164,23 @@ def test_a_plan_takes_no_more_images_than_there_are():
 
 
 def test_a_data_set_without_a_sample():
-    page = TABLE06.model_copy(update={"dataset": "imagenet-subset"})
-    with pytest.raises(SpecError, match="no embedded sample of imagenet-subset; set data to 'full'"):
+    page = TABLE06.model_copy(update={"dataset": "fashion-mnist-sample"})
+    with pytest.raises(SpecError, match="no embedded sample of fashion-mnist-sample; set data to 'full'"):
         planned(page, data="sample")
+    with pytest.raises(SpecError, match="no smaller size of fashion-mnist; set data to 'full'"):
+        planned(data="small")
+
+
+@pytest.mark.parametrize("profile, kind, dataset", [
+    ("quick", Trained, "fashion-mnist-sample-rgb"),
+    ("cpu", Trained, "imagenet-subset-128"),
+    ("paper", Pretrained, "imagenet-subset"),
+])  # fmt: skip
+def test_published_weights_are_for_whole_networks_and_real_pictures(profile, kind, dataset):
+    plan = load_plan("table07", "vgg16-imagenet", profile)
+    tuned = plan.networks["7-P1", 0]
+    assert type(plan.networks["undefended", 0]) is type(tuned.parent) is kind
+    assert tuned.data == plan.data == dataset and plan.info.shape[1] == {"quick": 32, "cpu": 128, "paper": 224}[profile]
 
 
 def test_voted_changed_and_pre_trained_columns():

@@ -9,11 +9,13 @@ import pytest
 import safetensors.torch
 import small_networks
 import torch
+import torchvision
 from conftest import tiny_dataset
 from small_networks import Normalised, Small, new, same
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from reprolib import data, defenses, networks, training
+from reprolib.networks.imagenet import ROWS
 from reprolib.networks.quantized import quantized
 from reprolib.networks.voted import SoftVote, Vote
 from reprolib.paper import files
@@ -357,12 +359,12 @@ def test_the_same_file_by_another_content_is_another_network(shelf, theirs, tmp_
 
 
 @pytest.mark.parametrize("name, fields, words", [
-    ("nowhere.pth", {}, ["nowhere.pth", "put it there"]),
+    ("nowhere.pth", {}, ["nowhere.pth", "put it into one of the folders $REPROLIB_DATA/weights, "]),
     ("theirs.pth", {"architecture": "small"}, ["theirs.pth", "no weights for small"]),
     ("theirs.safetensors", {"width": 0.5}, ["theirs.safetensors", "size mismatch"]),
     ("some.pth", {}, ["some.pth", "choose another file"]),
     ("some.safetensors", {}, ["some.safetensors", "choose another file"]),
-    (".", {}, ["put it there"]),
+    (".", {}, ["put it into"]),
 ])  # fmt: skip
 def test_weights_that_do_not_fit(shelf, theirs, tmp_path, name, fields, words):
     for suffix in ("pth", "safetensors"):
@@ -377,6 +379,20 @@ def test_weights_are_looked_for_from_the_top_of_the_repository(shelf, theirs, tm
     path = os.path.relpath(tmp_path / "theirs.pth", files.ROOT)
     monkeypatch.chdir(tmp_path)
     assert same(shelf.load(pretrained(path)).state_dict(), theirs.state_dict())
+
+
+def test_imagenet_weights_are_found_by_name_and_cut_to_ten_classes(shelf, tmp_path, monkeypatch):
+    monkeypatch.setenv("REPROLIB_DATA", str(tmp_path))
+    network = Pretrained(architecture="squeezenet", weights="full.pth")
+    planned = shelf.identity(network)  # a plan can be made without the file
+    full = torchvision.models.squeezenet1_1(weights=None).state_dict()
+    (tmp_path / "weights").mkdir()
+    torch.save(full, tmp_path / "weights" / "full.pth")
+    assert shelf.identity(network) not in (planned, shelf.identity(network.model_copy(update={"head": "fresh"})))
+    found = shelf.load(network).state_dict()
+    assert torch.equal(found["1.classifier.1.bias"], full["classifier.1.bias"][ROWS])
+    with pytest.raises(SpecError, match="full.pth holds no weights for vgg16-imagenet"):  # when it is planned
+        shelf.identity(Pretrained(architecture="vgg16-imagenet", width=0.05, weights="full.pth"))
 
 
 def test_a_vote_is_made_of_its_members(shelf, theirs, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reprolib.paper.judge import claims, ladder
+from reprolib.paper.judge import claims, ladder, readings
 from reprolib.paper.plan import PROFILES, Cell, all_pages
 from reprolib.paper.run import PROTOCOLS, Stored, records
 
@@ -15,6 +15,7 @@ def scoreboard(found: dict[tuple[str, str], Stored] | None = None) -> pd.DataFra
     A protocol whose attack fails its sanity ladder in a record earns no verdict there (see `ladder`). Of several
     records that answer a claim that of the fullest profile counts (`PROFILES`), and within a profile the page that
     stands first in its table's file.
+    For a number that is not reproduced, `reading` names what comes within tolerance of it (see `readings.nearest`).
     found: (profile, name) -> record; by default all that results/ has.
     """
     found = records() if found is None else found
@@ -36,7 +37,11 @@ def scoreboard(found: dict[tuple[str, str], Stored] | None = None) -> pd.DataFra
             rows.append(_row(claim, verdict, protocol, profile, name, cell))
         if not protocols:
             rows.append(_row(claim, claims.judge(claim, None, profile="cpu")))
-    return pd.DataFrame(rows)
+    board = pd.DataFrame(rows)
+    named = readings.committed({key: found[key] for key in _ranked(found)})
+    settled = board["verdict"].isin([*readings.CLOSE, "not run"])
+    near = [readings.nearest(named, claim) for claim in board["claim"]]
+    return board.assign(reading=["" if done else one for done, one in zip(settled, near, strict=True)])
 
 
 def _ranked(found: dict[tuple[str, str], Stored]) -> list[tuple[str, str]]:

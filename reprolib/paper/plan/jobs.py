@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from importlib.metadata import distributions
+from typing import Any, Literal
 
 from pydantic import model_validator
 from torch import nn
@@ -15,7 +16,18 @@ from reprolib.attacks import linf
 from reprolib.paper.plan.amounts import PUBLISHED, Amounts, Profile, load_profile
 from reprolib.paper.plan.attacks import Attack, attacks_of
 from reprolib.paper.plan.networks import Changed, Network, Pretrained, Trained, Voted, trainings
-from reprolib.paper.plan.records import LOSSES, Count, Decision, Engine, Labels, Loss, Record, Seed, SpecError
+from reprolib.paper.plan.records import (
+    LOSSES,
+    Count,
+    Decision,
+    Labels,
+    Loss,
+    Order,
+    Record,
+    RowEngine,
+    Seed,
+    SpecError,
+)
 from reprolib.paper.plan.tables import Column, Page, Row
 from reprolib.training import Recipe
 
@@ -37,17 +49,26 @@ class Evaluation(Record):
     data: str
     size: Count
     seed: Seed = 0
-    engine: Engine = "reprolib"
+    engine: RowEngine = "reprolib"
     source: Network | None = None
     labels: Labels = "true"  # what the attack is told; accuracies are always by the true ones
+    order: Order = "clipped"
+    bits: Literal[8] | None = None  # with which the adversarial images are saved and read again
 
     @model_validator(mode="after")
     def _possible(self) -> Evaluation:
-        if self.source and (self.decision != "last" or self.engine != "reprolib"):
+        by_autoattack = self.attack.name == "autoattack"  # which judges every iterate
+        if self.source and (self.decision != ("any" if by_autoattack else "last") or self.engine == "torchattacks"):
             raise ValueError("a transfer attack shows the last iterate of engine 'reprolib': decision is 'last'")
-        if self.labels == "predicted" and not self.source:
-            raise ValueError("labels are 'predicted' without a source; say on which network the images are made")
-        if self.engine == "torchattacks" and (self.loss, self.decision) != ("logits", "last"):
+        if (self.labels == "predicted" or self.bits) and not self.source:
+            what = "bits are 8" if self.bits else "labels are 'predicted'"
+            raise ValueError(f"{what} without a source; say on which network the images are made")
+        if self.order != "clipped" and (self.loss, self.engine) != ("probabilities", "reprolib"):
+            raise ValueError(
+                f"order is {self.order!r} with loss {self.loss!r} and engine {self.engine!r}; it is of loss "
+                "'probabilities' and engine 'reprolib'"
+            )
+        if self.engine == "torchattacks" and not by_autoattack and (self.loss, self.decision) != ("logits", "last"):
             raise ValueError(
                 f"engine 'torchattacks' has loss 'logits' and decision 'last', not {self.loss!r} and {self.decision!r};"
                 " choose engine 'reprolib' for these"
@@ -57,7 +78,7 @@ class Evaluation(Record):
 
     def crafting(self) -> Evaluation:
         """The attack on the source network whose adversarial images a transfer attack shows."""
-        return self.model_copy(update={"network": self.source, "source": None})
+        return self.model_copy(update={"network": self.source, "source": None, "bits": None})
 
 
 # a plan asks the same of a few attacks for hundreds of networks and losses
@@ -188,12 +209,18 @@ class Plan:
             for looked_at in self.looks(network):
                 for name, row in self.page.rows.items():
                     at_end = looked_at == network
-                    if column in (row.columns or [column]) and (row.epochs or at_end):
+                    if column in (row.columns or [column]) and (row.epochs or at_end) and name not in self.skipped:
                         made = self._made(row, column, seed, looked_at)
                         asked = [made] if made else self._evaluations(row, looked_at)
                         asked += self._transfers(row, column, looked_at) if at_end and not made else []
                         found += [Job(row=name, column=column, seed=seed, evaluation=one) for one in asked]
         return found
+
+    @cached_property
+    def skipped(self) -> dict[str, str]:
+        """The rows that are left out, as what they need is not installed, and why."""
+        rows = [name for name, row in self.page.rows.items() if (row.engine or "").startswith("art") and not _has_art()]
+        return dict.fromkeys(rows, "ART is not installed; make .venv/benchmarks-installed installs it")
 
     def _evaluations(self, row: Row, network: AnyNetwork) -> list[Evaluation]:
         """A row's attack with each loss.
@@ -202,14 +229,16 @@ class Plan:
         both rules have their answer.
         """
         attack = self.attack(row.attack)
-        if self.amounts.engine == "torchattacks" and attack.name in linf.ATTACKS:
+        if self.amounts.engine == "torchattacks" and attack.name in linf.ATTACKS and not _said(row):
             # it has cross-entropy from logits and the last iterate; other attacks are reprolib's in any case
             only = self._evaluation(attack, network, loss="logits", decision="last", engine="torchattacks")
             return [only]
         losses = row.losses or self.page.losses
         one_step = attack.name == "fgsm"
         return [
-            self._evaluation(attack, network, loss=loss, decision="last" if one_step else decision)
+            self._evaluation(
+                attack, network, row.images, loss=loss, decision="last" if one_step else decision, **_said(row)
+            )
             for loss, decision in losses.items()
             if self.amounts.loss in (None, loss)
         ]
@@ -223,13 +252,15 @@ class Plan:
         return attack if alpha is None or attack.get("alpha") is None else attack.but(alpha=alpha)
 
     def _made(self, row: Row, column: str, seed: int, network: AnyNetwork) -> Evaluation | None:
-        """The row's attack where its images are made elsewhere, or without true labels: by cross-entropy, once."""
-        if row.labels == "true" and column not in row.made_on:
+        """The row's attack where its images are made elsewhere, or without true labels, or saved: by the row's first
+        loss, and by cross-entropy where it has none."""
+        if row.labels == "true" and column not in row.made_on and row.bits is None:
             return None
         on = row.made_on.get(column)
         source = network if on is None else self.network(self.page.columns[on], self.amounts.seed + seed)
-        told: dict[str, Any] = {"loss": "logits", "decision": "last", "labels": row.labels}
-        return self._evaluation(self.attack(row.attack), network, source=source, **told)
+        loss, decision = next(iter((row.losses or {"logits": "last"}).items()))
+        told: dict[str, Any] = {"loss": loss, "decision": decision, "labels": row.labels, "bits": row.bits}
+        return self._evaluation(self.attack(row.attack), network, row.images, source=source, **told, **_said(row))
 
     def _transfers(self, row: Row, column: str, network: AnyNetwork) -> list[Evaluation]:
         """The row's attack, made on the source by cross-entropy from its logits, shown to the other columns.
@@ -245,7 +276,7 @@ class Plan:
 
     def _evaluation(self, attack: Attack, network: AnyNetwork, size: int | None = None, **fields: Any) -> Evaluation:
         limited = _limited(attack, self.amounts.steps, self.amounts.restarts)
-        fields |= {"size": size or self.size, "seed": self.amounts.seed, "data": self.data}
+        fields |= {"size": min(size or self.size, self.size), "seed": self.amounts.seed, "data": self.data}
         return Evaluation(network=network, attack=limited, **fields)
 
     @cached_property
@@ -268,6 +299,17 @@ class Plan:
             for loss in LOSSES
             for name, rung in ladder_attacks(attack).items()
         ]
+
+
+def _said(row: Row) -> dict[str, Any]:
+    """What a row says of how its attack is computed."""
+    engine = {} if row.engine is None else {"engine": row.engine}
+    return engine if row.order == "clipped" else engine | {"order": row.order}
+
+
+@functools.cache
+def _has_art() -> bool:
+    return any(found.name == "adversarial-robustness-toolbox" for found in distributions())
 
 
 def ladder_attacks(attack: Attack) -> dict[str, Attack]:

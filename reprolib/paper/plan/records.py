@@ -19,6 +19,9 @@ PARAMS = ROOT / "params"
 Loss = Literal["margin", "logits", "probabilities"]
 Decision = Literal["any", "last"]
 Engine = Literal["reprolib", "torchattacks"]
+RowEngine = Literal["reprolib", "torchattacks", "art", "art (DeepFool, Square)", "art (DeepFool)"]
+# how cross-entropy is taken from probabilities, see `run.pipelines`
+Order = Literal["clipped", "unclipped", "renormalised, then clipped", "clipped, then renormalised", "soft-max twice"]
 Labels = Literal["true", "predicted"]
 LOSSES: tuple[Loss, ...] = ("margin", "logits", "probabilities")
 Count = Annotated[int, Field(ge=1)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -17,7 +17,18 @@ from reprolib.defenses import Defence
 from reprolib.paper.parameters import suggest
 from reprolib.paper.plan.attacks import Attack, attacks_of
 from reprolib.paper.plan.networks import AChange, ADefence, ARecipe, Head, Voting
-from reprolib.paper.plan.records import PARAMS, Count, Decision, Labels, Loss, Record, SpecError, read_yaml
+from reprolib.paper.plan.records import (
+    PARAMS,
+    Count,
+    Decision,
+    Labels,
+    Loss,
+    Order,
+    Record,
+    RowEngine,
+    SpecError,
+    read_yaml,
+)
 
 
 class Column(Record):
@@ -68,6 +79,10 @@ class Row(Record):
     columns: list[str] | None = None  # None: all
     labels: Labels = "true"  # what the attack is told; "predicted": the classes of the network that it is made on
     made_on: dict[str, str] = {}  # column -> the one on whose network its adversarial images are made, if not its own
+    engine: RowEngine | None = None  # whose code attacks; None: the page's
+    order: Order = "clipped"  # of clip and soft-max in a loss from probabilities
+    bits: Literal[8] | None = None  # per pixel, with which its adversarial images are saved before they are classified
+    images: Count | None = None  # of the test images at most; None: as many as the page has
     epochs: bool = True  # whether it is shown along the epochs, on a page that follows them; else at the end alone
 
 

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from reprolib import attacks, networks
 from reprolib.networks.cpu.folding import folded
 from reprolib.paper.plan import AnyNetwork, Evaluation, trainings
+from reprolib.paper.run import pipelines
 from reprolib.paper.run.keys import entry, key
 from reprolib.paper.run.networks import Shelf
 from reprolib.paper.run.origin import stamp
@@ -68,7 +69,23 @@ def predicted(model: nn.Module, images: Tensor) -> Tensor:
         return model(images.float() / 255).argmax(1)
 
 
+def rounded(images: Tensor) -> Tensor:
+    """Images float32 [B, C, H, W] in [0, 1] as they come back from a file of 8 bits per pixel."""
+    return (images * 255).round() / 255
+
+
 # --- through the store ---
+
+
+def _computation(evaluation: Evaluation) -> Callable[..., attacks.AttackResult]:
+    """Whose code attacks: called, and in the keys."""
+    if evaluation.order != "clipped":
+        return pipelines.in_order
+    if evaluation.engine.startswith("art"):
+        return pipelines.by_art
+    if evaluation.engine == "torchattacks" and evaluation.attack.name == "autoattack":
+        return pipelines.by_torchattacks
+    return attacked
 
 
 def name_of(evaluation: Evaluation, shelf: Shelf) -> str:
@@ -82,12 +99,17 @@ def name_of(evaluation: Evaluation, shelf: Shelf) -> str:
         "size": evaluation.size,
         "engine": evaluation.engine,
     }
-    entries = [entry(attacked), entry(folded), entry(type(attack)), *_architectures(evaluation.network)]
+    entries = [entry(_computation(evaluation)), entry(folded), entry(type(attack)), *_architectures(evaluation.network)]
     if evaluation.source is not None:
         entries += [entry(shown), *_architectures(evaluation.source)]
     if evaluation.labels == "predicted":
         record["labels"] = evaluation.labels
         entries.append(entry(predicted))
+    if evaluation.order != "clipped":
+        record["order"] = evaluation.order
+    if evaluation.bits:
+        record["bits"] = evaluation.bits
+        entries.append(entry(rounded))
     return f"evaluation/{key('evaluation', record, shelf.dataset.checksum, entries)}"
 
 
@@ -136,7 +158,12 @@ def _run(evaluation: Evaluation, shelf: Shelf, name: str, progress: bool) -> Non
             shelf.store.save(to, tensors, {"calls": result.calls, "seconds": seconds, **made})
 
         model = _folded(evaluation.network, shelf)
-        save(attacked(model, evaluation, images, labels, resume=resume, save=save), to=name)
+        try:
+            save(_computation(evaluation)(model, evaluation, images, labels, resume=resume, save=save), to=name)
+        except pipelines.Refused as refusal:
+            nothing = torch.zeros(len(images), dtype=torch.int16)
+            tensors = {"correct": nothing > 0, "any_run": nothing, "last_run": nothing.clone()}
+            shelf.store.save(name, tensors, {"calls": 0, "seconds": 0.0, "refused": str(refusal), **made})
     shelf.store.path(f"{name}-unfinished").unlink(missing_ok=True)
 
 
@@ -171,6 +198,8 @@ def _run_transfer(evaluation: Evaluation, shelf: Shelf, name: str, progress: boo
     images, labels = _test(evaluation, shelf)
     started = time.monotonic()
     adversarial = _crafted(evaluation.crafting(), shelf, progress)
+    if evaluation.bits:
+        adversarial = rounded(adversarial)
     correct, stands = shown(shelf.load(evaluation.network), images, adversarial, labels)
     # without true labels an attack may push an image into its class; EMPIR's code counts it as right, and so is it here
     right = stands if evaluation.labels == "predicted" else correct & stands
@@ -196,6 +225,6 @@ def _crafted(evaluation: Evaluation, shelf: Shelf, progress: bool) -> Tensor:
                 if held and not store.has(part):
                     model = model or _folded(evaluation.network, shelf)
                     told = predicted(model, images[ids]) if evaluation.labels == "predicted" else labels[ids]
-                    found = attacked(model, evaluation, images[ids], told, ids)
+                    found = _computation(evaluation)(model, evaluation, images[ids], told, ids)
                     store.save(part, {"adversarial": found.adversarial}, stamp(images.device))
     return torch.cat([store.load(part, device=images.device)[0]["adversarial"] for part in parts])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reprolib import attacks, data, training
 from reprolib.diagnostics.verdict import wilson
-from reprolib.paper.plan import LOSSES, Cell, Decision, Job, Plan, Trained, epoch_of, known_claims
+from reprolib.paper.plan import LOSSES, Cell, Decision, Evaluation, Job, Plan, Trained, epoch_of, known_claims
 from reprolib.paper.run.page import Page
 from reprolib.paper.run.timing import TIMED
 
@@ -110,16 +110,18 @@ def _masks(jobs: list[Job], page: Page) -> dict[Mask, Tensor]:
     for job in jobs:
         row, outcome = page.plan.page.rows[job.row], page.outcome(job)
         loss, decision = job.evaluation.loss, job.evaluation.decision
+        if "refused" in outcome.meta:
+            continue
         if job.evaluation.labels == "predicted":
             found[job.row, "predicted labels", "last"] = outcome.last_run < 0
             continue
         if job.evaluation.source is not None:
-            found[job.row, "transfer", "last"] = outcome.robust("last")
+            found[job.row, "saved" if job.evaluation.bits else "transfer", "last"] = outcome.robust("last")
             continue
         protocol = row.protocols.get(loss, loss)
         found.setdefault((CLEAN, "clean", None), outcome.correct)
         # torchattacks looks at the last iterate only; a row of its own losses says by which rule it is shown
-        if job.evaluation.engine == "reprolib" and (row.losses is None or decision == "any"):
+        if decision == "any" or (job.evaluation.engine == "reprolib" and row.losses is None):
             found[job.row, protocol, "any"] = outcome.robust("any", row.runs)
         if decision == "last":
             found[job.row, protocol, "last"] = outcome.robust("last", row.runs)
@@ -135,7 +137,7 @@ def _parts(jobs: list[Job], page: Page, place: dict[str, Any]) -> list[Cell]:
     """Beside each AutoAttack, the share of the images that each of its parts broke."""
     cells = []
     for job in jobs:
-        if job.evaluation.attack.name == "autoattack":
+        if job.evaluation.attack.name == "autoattack" and _has_parts(job.evaluation):
             outcome = page.outcome(job)
             protocol = page.plan.page.rows[job.row].protocols.get(job.evaluation.loss, job.evaluation.loss)
             broken_by = attacks.part_of(outcome.any_run)
@@ -144,6 +146,11 @@ def _parts(jobs: list[Job], page: Page, place: dict[str, Any]) -> list[Cell]:
                 shown: dict[str, Any] = {"row": job.row, "part": part, "protocol": protocol, "decision": "any"}
                 cells.append(Cell(quantity="broken", **shown, **place, **share(mask)))
     return cells
+
+
+def _has_parts(evaluation: Evaluation) -> bool:
+    """Whether an AutoAttack's outcome says which of the standard parts broke an image."""
+    return evaluation.engine == "reprolib" and evaluation.source is None
 
 
 def _gains(page: Page, masks: dict[tuple[str, int, int | None], dict[Mask, Tensor]]) -> list[Cell]:

@@ -41,6 +41,7 @@ def provenance(page: Page) -> dict[str, Any]:
         "amounts": used(page.plan.page, page.plan.amounts),
         **{name: sorted({str(meta[name]) for meta in metas}) for name in UNION},
         "torchattacks": version("torchattacks"),
+        **_by_others(page),
         "data": _data(page.dataset),
         "published": sorted({meta["published"] for meta in made.values() if "published" in meta}),
         "pretraining": [
@@ -51,6 +52,15 @@ def provenance(page: Page) -> dict[str, Any]:
             "attacks": round(sum(meta["seconds"] for meta in found.values()), 1),
         },
     }
+
+
+def _by_others(page: Page) -> dict[str, Any]:
+    """What a library refused to attack, in its words, and the rows that were skipped; nothing where all were run."""
+    metas = {job.row: page.outcome(job).meta for job in page.plan.jobs}
+    refused = {row: meta["refused"] for row, meta in metas.items() if "refused" in meta}
+    art = any(job.evaluation.engine.startswith("art") for job in page.plan.jobs)
+    said = {"art": version("adversarial-robustness-toolbox") if art else "", "refused": refused}
+    return {name: value for name, value in (said | {"skipped": page.plan.skipped}).items() if value}
 
 
 def _is_there(page: Page, network: Trained) -> bool:

@@ -6,7 +6,6 @@ from reprolib.paper.show.gallery import plot_adversarial, plot_operations, plot_
 from reprolib.paper.show.lists import (
     attack_table,
     board_table,
-    contradictions_table,
     layer_table,
     missing_table,
     operations_table,
@@ -36,6 +35,15 @@ from reprolib.paper.show.notebook import (
 )
 from reprolib.paper.show.pages import banner, page_text, save_page, scale, source_line
 from reprolib.paper.show.pictures import PALETTE, plot_attacks, plot_epochs, plot_given, plot_scoreboard, style
+from reprolib.paper.show.readings import (
+    best_readings,
+    contradictions_table,
+    explained_table,
+    plot_readings,
+    read,
+    readings_table,
+    unexplained_table,
+)
 from reprolib.paper.show.sliders import explore
 from reprolib.paper.show.start import gradients_table, losses_table, measure_losses, plot_by_loss, plot_steps
 from reprolib.paper.show.status import status_text, write_status
@@ -56,6 +64,7 @@ __all__ = [
     "PALETTE",
     "attack_table",
     "banner",
+    "best_readings",
     "board_table",
     "budget_table",
     "claims_table",
@@ -66,6 +75,7 @@ __all__ = [
     "display",
     "display_figure",
     "epochs_table",
+    "explained_table",
     "explore",
     "full_run",
     "given_table",
@@ -95,6 +105,7 @@ __all__ = [
     "plot_operations",
     "plot_optimizers",
     "plot_pipeline",
+    "plot_readings",
     "plot_saturation",
     "plot_scoreboard",
     "plot_steps",
@@ -102,6 +113,8 @@ __all__ = [
     "plot_times",
     "plot_worth",
     "publish",
+    "read",
+    "readings_table",
     "save_page",
     "scale",
     "scoreboard",
@@ -113,6 +126,7 @@ __all__ = [
     "table",
     "times_table",
     "under_attack",
+    "unexplained_table",
     "verdict_counts",
     "verdicts_table",
     "write_status",

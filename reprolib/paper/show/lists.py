@@ -8,7 +8,6 @@ import pandas as pd
 from torch import nn
 
 from reprolib import networks
-from reprolib.paper.judge import load_contradictions
 from reprolib.paper.plan import PARAMS, Cell, attacks_of, read_yaml
 from reprolib.paper.show.selection import interval
 
@@ -59,23 +58,10 @@ def operations_table(cells: list[Cell]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def contradictions_table() -> pd.DataFrame:
-    """Where the paper disagrees with itself."""
-    return pd.DataFrame(
-        [
-            {
-                "where": ", ".join(entry.places),
-                "what is printed": entry.says,
-                "why it matters": entry.why,
-                "weight": entry.matters,
-            }
-            for entry in load_contradictions()
-        ]
-    )
-
-
 def board_table(board: pd.DataFrame) -> pd.DataFrame:
-    """The scoreboard for people: one row per claim and protocol that was measured, linked to the page that has it."""
+    """The scoreboard for people: one row per claim and protocol that was measured, linked to the page that has it; for
+    what is not reproduced, also which readings of params/readings.yaml come within tolerance.
+    """
     board = board[board["record"] != ""]
     return pd.DataFrame(
         {
@@ -86,6 +72,7 @@ def board_table(board: pd.DataFrame) -> pd.DataFrame:
             "measured": [f"{row.measured:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in board.itertuples()],
             "images": board["n"].astype(int).astype(str),
             "verdict": board["verdict"],
+            "reading that comes near": board["reading"],
             "page": [f"[{row.record}](../results/{row.profile}/{row.record}.ipynb)" for row in board.itertuples()],
         }
     )

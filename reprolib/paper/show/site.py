@@ -32,6 +32,7 @@ QUESTIONS = (
     ("What is the finding, in a minute?", (notebooks.FIRST,)),
     ("Does the printed robustness hold?", ("table06_fashion_mnist", "saturation")),
     ("Why do the printed numbers look robust?", ("saturation",)),
+    ("How may the printed numbers have been made?", ("pipelines",)),
     ("Does it take patches, or does more training do the same?", ("table11_epochs", "table11_vgg16")),
     ("What does AutoAttack, the usual referee, say?", ("table09_autoattack", "table09_vgg16", "table09_resnet50")),
     ("How do other defences fare?", ("table05_vgg16", "table04_cifarconv", "figure04_cifar10")),

@@ -12,6 +12,9 @@
 # make gpu                    on a GPU: tests, bench, then the paper profile's pages, most claims per minute first; goes
 #                             on from where it was stopped (PROFILE=gpu for a quarter of an hour)
 # make status                 docs/status.md, from results/
+# make graph PROFILE=paper    the batch's jobs and what they wait for, as results/paper/jobs.svg
+# make chaos                  kills, a full disk, damaged files ... and what became of them, docs/chaos.md; half an hour
+# ENGINE=slurm: the pages' jobs on a cluster, see docs/cluster.md.
 # JOBS=4 and GPUS=1: processes at once. ACTIVE=1: the active environment instead of .venv. PYTHON: for making .venv
 PROFILE ?= quick
 PAGE ?=
@@ -19,8 +22,11 @@ RUN ?=
 SET ?=
 ONLY ?=
 DRY_RUN ?=
+ENGINE ?= local
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 GPUS ?= $(JOBS)
+# As many as there are cores is no number for a cluster, whose file says its own.
+AT_ONCE := $(if $(filter file,$(origin JOBS)),$(if $(filter local,$(ENGINE)),--jobs "$(JOBS)"),--jobs "$(JOBS)") --gpus "$(GPUS)"
 LAB_ARGS ?=
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ACTIVE ?=
@@ -35,12 +41,12 @@ export LOGNAME := $(or $(LOGNAME),$(USER),$(shell id -un 2>/dev/null),nobody)
 export TQDM_MININTERVAL ?= 2
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
 
-.PHONY: help tables own site check test bench gpu start lab status
+.PHONY: help tables own site check test bench gpu start lab status graph chaos
 help:
 	@sed -n '/^#/!q;s/^# //p' Makefile
 
 tables: $(READY)
-	@$(PY) -m reprolib tables --profile "$(PROFILE)" --only "$(ONLY)" --jobs "$(JOBS)" --gpus "$(GPUS)" \
+	@$(PY) -m reprolib tables --profile "$(PROFILE)" --only "$(ONLY)" --engine "$(ENGINE)" $(AT_ONCE) \
 	  $(if $(filter-out 0 no No NO false False FALSE,$(DRY_RUN)),--dry-run)
 
 own: $(READY)
@@ -80,6 +86,12 @@ start lab: $(READY)
 
 status: $(READY)
 	@$(PY) -m reprolib status
+
+graph: $(READY)
+	@$(PY) -m reprolib graph --profile "$(PROFILE)"
+
+chaos: $(READY)
+	@PYTHONPATH="$(PYTHONPATH):$(CURDIR)/tests" $(PY) -m paper.chaos $(FAULT)
 
 .venv/installed: requirements.lock pyproject.toml
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \

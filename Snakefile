@@ -1,9 +1,10 @@
-# The batch: which page needs which training and which attack. `make tables` calls it; docs/batch.md says how to call it
+# The batch: which page needs which training and which attack. `make tables` calls it; docs/cluster.md says how to call it
 # on a cluster.
 # Every step is idempotent and resumes by itself (reprolib/paper/run/store.py), so a killed batch is simply started again.
 # A job's output is a file that it makes: pages under results/, trainings and evaluations in the store. These are
 # named by all that determines them, so they are `ancient`, never out of date; a page is made again when its sources
 # change. `update` keeps the engine from deleting what stands there before a step has succeeded.
+import math
 import os
 import shlex
 import sys
@@ -27,6 +28,14 @@ DRY_RUN = bool(config.get("dry_run"))  # the plan can be shown without the data
 SOURCES = [from_root(p) for folder, kind in (("reprolib", "py"), ("params", "yaml"))
            for p in sorted((ROOT / folder).rglob(f"*.{kind}"))]
 PYTHON = shlex.join(["env", f"PYTHONPATH={kernels.python_path()}", sys.executable, "-m", "reprolib"])
+RUN = "OMP_NUM_THREADS={threads} {PYTHON}"
+LOGGED = " 2> >(tee {log:q} >&2)"
+GPU = int(PROFILE in ("gpu", "paper"))  # what a cluster is asked for; the others' pages are made for CPUs
+
+
+def minutes(seconds):
+    """What a cluster is asked for: measured attacks took up to five times as long as estimated."""
+    return 15 + math.ceil(5 * seconds / 60)
 
 
 def planned():
@@ -71,13 +80,19 @@ if STEPS:
         input: lambda w: made_by(STEPS.before(STEPS.parcels[w.name]))
         output: update(STORE + "/{name,training/[0-9a-f]+}/epoch-{epoch,[0-9]+}.safetensors")
         params: steps=lambda w: STEPS.parcels[w.name].command
+        log: f"results/{PROFILE}/.logs/{{name}}/epoch-{{epoch}}.log"
         threads: 1
-        resources: gpu=1
+        resources:
+            gpu=GPU,
+            on_gpu=1,
+            mem_mb=lambda w, attempt: 4000 * attempt,
+            runtime=lambda w, attempt: minutes(STEPS.parcels[w.name].seconds) * attempt,
         priority: 1  # before notebooks, which take seconds: no core waits at the end
-        shell: "OMP_NUM_THREADS={threads} {PYTHON} {params.steps} --profile {PROFILE}"
+        shell: RUN + " {params.steps} --profile {PROFILE}" + LOGGED
 
     use rule trainings as evaluations with:
-        output: update(STORE + "/{name,evaluation/[0-9a-f]+}.safetensors")
+        output: update(STORE + "/{name,evaluation/[0-9a-f]+(/[0-9]+-of-[0-9]+)?}.safetensors")
+        log: f"results/{PROFILE}/.logs/{{name}}.log"
 
 
 rule notebook:
@@ -91,5 +106,10 @@ rule notebook:
         update(f"results/{PROFILE}/{{record,[^/]+}}.json"),
         update(f"results/{PROFILE}/{{record}}.ipynb"),
         f"results/{PROFILE}/{{record}}.html",  # goes before each run: a page whose last run failed has none, and is made again
+    log: f"results/{PROFILE}/.logs/{{record}}.log"
     threads: 1
-    shell: "OMP_NUM_THREADS={threads} {PYTHON} notebook {wildcards.record:q} --profile {PROFILE}"
+    resources:
+        gpu=GPU,
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: minutes(0) * attempt,
+    shell: RUN + " notebook {wildcards.record:q} --profile {PROFILE}" + LOGGED

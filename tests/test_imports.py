@@ -21,7 +21,7 @@ METHOD = [
 ]
 APPARATUS = [
     {"files", "parameters"},
-    {"kernels"},
+    {"accelerators", "kernels"},
     {"notebooks"},
     {"plan"},
     {"run"},

@@ -197,7 +197,7 @@ def test_make_alone_prints_help_and_every_goal_stands_in_it():
 
 def test_the_line_for_a_cluster_names_the_plugin_that_pyproject_does():
     (wanted,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["slurm"]
-    page = (ROOT / "docs" / "batch.md").read_text()
+    page = (ROOT / "docs" / "cluster.md").read_text()
     assert re.findall(r"^\.venv/bin/python -m pip install (.+)$", page, re.MULTILINE) == [wanted]
 
 

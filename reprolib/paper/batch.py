@@ -5,28 +5,48 @@ The plan itself stands in the Snakefile, which can be given to any executor of S
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
+import re
+import shlex
 import signal
 import sys
 import time
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from reprolib.paper import files, kernels, notebooks
 from reprolib.paper.files import ROOT, make_folder, shown
+from reprolib.paper.parameters import suggest
 
 TELL_EVERY = 10.0  # seconds between two lines that say how far the batch is
+ENGINES, LOCAL = ROOT / "params" / "engines", "local"
+STEP_FAILED = re.compile(r"^error: (\S+:\S+:\S+): (.*)$", re.MULTILINE)  # as `python -m reprolib run` says it
 
 
-def make_tables(profile: str, only: str = "", *, jobs: int, gpus: int | None = None, dry_run: bool = False) -> int:
+def make_tables(
+    profile: str,
+    only: str = "",
+    *,
+    jobs: int | None = None,
+    gpus: int | None = None,
+    engine: str = LOCAL,
+    dry_run: bool = False,
+) -> int:
     """Make what is missing or older than its sources of a profile's pages; returns the engine's exit code.
 
     only: words; pages or notebooks whose names begin with one of them are made, for no word all.
-    jobs: processes at once; gpus: of these on GPUs, all of them by default.
+    jobs: processes at once, by default one per core, on a cluster as many jobs as its engine's file says.
+    gpus: of these on GPUs, all of them by default. engine: a folder of params/engines.
     dry_run: print what would be computed and about how long it takes, instead.
-    Raises ValueError for an unknown profile or page and for a number of processes below 1, StoreError where nothing can
-    be written, and KeyboardInterrupt, once its processes have ended, where the reader stops it.
+    Raises ValueError for an unknown profile, page or engine and for a number of processes below 1, StoreError where
+    nothing can be written, and KeyboardInterrupt, once its processes have ended, where the reader stops it.
     """
     notebooks.check_profile(profile)
+    check_engine(engine)
     notebooks.wanted(only)
     for name, number in (("JOBS", jobs), ("GPUS", gpus)):
         if number is not None and number < 1:
@@ -36,7 +56,7 @@ def make_tables(profile: str, only: str = "", *, jobs: int, gpus: int | None = N
         if not os.access(folder, os.W_OK | os.X_OK):
             raise files.StoreError(files.unwritable(folder, OSError("no permission")))
     heard = Listener(dry_run)
-    failed = _engine(profile, only, jobs, gpus or jobs, dry_run, heard)
+    failed = _engine(profile, only, jobs, gpus, LOCAL if dry_run else engine, dry_run, heard)
     if heard.interrupted:
         raise KeyboardInterrupt
     if not dry_run:
@@ -44,6 +64,7 @@ def make_tables(profile: str, only: str = "", *, jobs: int, gpus: int | None = N
 
         index = build_site(profile)
     if failed:
+        print(heard.report(profile), end="", file=sys.stderr)
         print("error: not everything could be made, see above; the same command goes on from here", file=sys.stderr)
     elif not dry_run:
         print(f"Done: results are in {shown(files.RESULTS / profile)}/. Open {shown(index)}")
@@ -54,25 +75,55 @@ def make_tables(profile: str, only: str = "", *, jobs: int, gpus: int | None = N
     return failed
 
 
+def check_engine(engine: str) -> None:
+    """Raises UnknownName for an engine that there is not, or whose part of Snakemake is not installed."""
+    known = sorted(path.parent.name for path in ENGINES.glob("*/config.v8+.yaml"))
+    if engine not in known:
+        raise notebooks.UnknownName(suggest(engine, known, "engine"))
+    executor = _settings(engine).get("executor", LOCAL)
+    plugin = f"snakemake_executor_plugin_{executor.replace('-', '_')}"
+    if executor != LOCAL and importlib.util.find_spec(plugin) is None:
+        raise notebooks.UnknownName(
+            f"the engine {engine} needs snakemake-executor-plugin-{executor}, which is not installed; docs/cluster.md "
+            "has the line that installs it"
+        )
+
+
+def _settings(engine: str) -> dict[str, Any]:
+    """An engine's file, whose names are those of Snakemake's options."""
+    return yaml.safe_load((ENGINES / engine / "config.v8+.yaml").read_text("utf-8"))
+
+
 class Listener(logging.Filter):
     """Lets through, of what the engine says, its warnings and errors. In their place it prints now and then how many of
     the jobs are done and about how long the others take, in whole lines, which suit a terminal and a log.
 
     pages: the records that a dry run would make. interrupted: whether the reader has pressed Ctrl-C.
+    failed: by the engine's number, the log and the shell command of each job that failed and was not done later.
     """
 
     def __init__(self, dry_run: bool):
         super().__init__()
         self.dry_run, self.interrupted = dry_run, False
         self.pages: set[str] = set()
+        self.running: set[int] = set()
+        self.failed: dict[int, tuple[Path, str]] = {}
         self.started = self.told = time.monotonic()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        event = getattr(getattr(record, "event", None), "value", None)
-        if event == "job_info" and getattr(record, "rule_name", "") == "notebook":
-            self.pages.add(record.__dict__["wildcards"]["record"])
-        if event == "progress" and not self.dry_run:
-            self._tell(**{name: record.__dict__[name] for name in ("done", "total")})
+        event, said = getattr(getattr(record, "event", None), "value", None), record.__dict__
+        if event == "job_info" and said["rule_name"] == "notebook":
+            self.pages.add(said["wildcards"]["record"])
+        elif event == "job_started":
+            self.running |= set(said["jobs"])
+        elif event == "job_error":
+            self.running.discard(said["jobid"])
+            self.failed[said["jobid"]] = ROOT / said["log"][0], said["shellcmd"]
+        elif event == "job_finished":
+            self.running.discard(said["job_id"])
+            self.failed.pop(said["job_id"], None)
+        elif event == "progress" and not self.dry_run:
+            self._tell(said["done"], said["total"])
         return record.levelno >= logging.WARNING and not self.interrupted
 
     def _tell(self, done: int, total: int) -> None:
@@ -80,7 +131,16 @@ class Listener(logging.Filter):
         if 0 < done < total and now - self.told >= TELL_EVERY:
             self.told = now
             left = (now - self.started) / done * (total - done)
-            print(f"{done} of {total} jobs done, {duration(left)} left", flush=True)
+            others = f"{len(self.running)} running, " + f"{len(self.failed)} failed, " * bool(self.failed)
+            print(f"{done} of {total} jobs done, {others}{duration(left)} left", flush=True)
+
+    def report(self, profile: str) -> str:
+        """What failed: of each page or step its name, its log, and the command that takes it alone."""
+        return "".join(
+            f"{cell} failed\n    log:   {shown(log)}\n    again: {again}\n"
+            for log, command in self.failed.values()
+            for cell, again in _failures(log, command, profile)
+        )
 
     def interrupt(self, *_: object) -> None:
         """Handles SIGINT, which the batch's processes get from the terminal as well."""
@@ -96,12 +156,32 @@ def duration(seconds: float) -> str:
     return f"about {max(seconds, 1):.0f} s"
 
 
-def _engine(profile: str, only: str, jobs: int, gpus: int, dry_run: bool, heard: Listener) -> int:
+def _failures(log: Path, command: str, profile: str) -> list[tuple[str, str]]:
+    """(what failed, the command that takes it alone) of a job: of those steps that its log names, else of all of it."""
+    python = ".venv/bin/python" if Path(sys.executable).is_relative_to(ROOT) else "python"
+    step, *words = shlex.split(command.split("-m reprolib ")[-1].split(" 2> ")[0])
+    said = STEP_FAILED.findall(log.read_text("utf-8", errors="replace")) if log.exists() else []
+    if step == "run" and said:
+        return [(f"{word} ({why})", f"{python} -m reprolib run {word} --profile {profile}") for word, why in said]
+    name = words[0] if step == "notebook" else f"a process with {words.index('--profile')} trainings and attacks"
+    return [(name, f"{python} -m reprolib {shlex.join([step, *words])}")]
+
+
+def _engine(
+    profile: str, only: str, jobs: int | None, gpus: int | None, engine: str, dry_run: bool, heard: Listener
+) -> int:
     from snakemake.cli import main
 
-    command = ["--cores", str(jobs), "--resources", f"gpu={gpus}", "--keep-going", "--rerun-incomplete", "--nolock"]
-    command += ["--keep-incomplete"]  # a parcel's last step may be done where another of its steps has failed
-    command += ["--rerun-triggers", "mtime", "--workflow-profile", "none", "--quiet", "rules", "host", "reason"]
+    command = ["--workflow-profile", "none", "--quiet", "rules", "host", "reason"]
+    for name, value in _settings(engine).items():  # given as a profile, its path would be printed
+        command += (
+            [f"--{name}"] if value is True else [f"--{name}", *map(str, value if type(value) is list else [value])]
+        )
+    if engine == LOCAL:
+        jobs = jobs or os.cpu_count() or 1
+        command += ["--cores", str(jobs), "--resources", f"on_gpu={gpus or jobs}"]
+    elif jobs:  # the later one counts
+        command += ["--jobs", str(jobs)]
     command += ["--dry-run"] if dry_run else []
     command += ["--config", f"profile={profile}", f"only={only}", f"dry_run={dry_run}"]
     os.environ.pop("SNAKEMAKE_PROFILE", None)  # made for other workflows

@@ -5,6 +5,7 @@ python -m reprolib costs --profile paper                           an estimate o
 python -m reprolib order --profile paper                           pages that ask networks, by claims per minute
 python -m reprolib publish TABLE NETWORK --profile cpu             a page's networks, into results/cpu/networks
 python -m reprolib site --profile cpu                              results/cpu/index.html, and pages linked with it
+python -m reprolib graph --profile cpu                             the batch's jobs, drawn into results/cpu/jobs.svg
 python -m reprolib status                                          docs/status.md, from results/
 python -m reprolib lab                                             JupyterLab, at notebooks/start_here.ipynb
 python -m reprolib notebook PAGE --run-name MINE --set eps=0.1      a run of your own, into results/custom/MINE
@@ -23,7 +24,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from reprolib.paper import files, kernels, notebooks
+from reprolib.paper import accelerators, files, kernels, notebooks
 
 INTERRUPTED = 130  # what a shell calls a program that Ctrl-C ended
 
@@ -78,13 +79,15 @@ def parser() -> argparse.ArgumentParser:
 
     tables = add("tables", _tables)
     tables.add_argument("--only", default="")
-    tables.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    tables.add_argument("--jobs", type=int)
     tables.add_argument("--gpus", type=int)
+    tables.add_argument("--engine", default="local")
     tables.add_argument("--dry-run", action="store_true")
     add("costs", _costs).add_argument("--only", default="")
     add("order", _order)
     add("publish", _publish, "table", "network")
     add("site", _site)
+    add("graph", _graph)
     add("status", _status)
     add("lab", _lab)
     notebook = add("notebook", _notebook, "page")
@@ -101,7 +104,12 @@ def _tables(options: argparse.Namespace) -> int:
     from reprolib.paper import batch
 
     return batch.make_tables(
-        options.profile, options.only, jobs=options.jobs, gpus=options.gpus, dry_run=options.dry_run
+        options.profile,
+        options.only,
+        jobs=options.jobs,
+        gpus=options.gpus,
+        engine=options.engine,
+        dry_run=options.dry_run,
     )
 
 
@@ -130,6 +138,18 @@ def _site(options: argparse.Namespace) -> None:
     print(f"Open {files.shown(build_site(options.profile))}")
 
 
+def _graph(options: argparse.Namespace) -> None:
+    from reprolib.paper import plan
+    from reprolib.paper.run import schedule
+    from reprolib.paper.show import pictures, scaling
+
+    plan.load_profile(options.profile)
+    alt = f"The jobs of the profile {options.profile} as bars over time, with lines from those that they wait for."
+    path = files.RESULTS / options.profile / "jobs.svg"
+    files.write_atomically(path, pictures.svg(scaling.plot_jobs(schedule.tasks(options.profile)), alt))
+    print(f"Open {files.shown(path)}")
+
+
 def _status(options: argparse.Namespace) -> None:
     from reprolib.paper import show
 
@@ -146,11 +166,13 @@ def _lab(options: argparse.Namespace) -> None:
 
 
 def _notebook(options: argparse.Namespace) -> None:
+    accelerators.take_one()
     print(f"{notebooks.find_sheet(options.page).record}: started", flush=True)
     print(notebooks.run_notebook(options.page, options.profile, options.run_name, options.settings), flush=True)
 
 
 def _run(options: argparse.Namespace) -> int:
+    accelerators.take_one()
     from reprolib.paper.run import steps
 
     several = f"{len(options.words)} trainings and attacks of " + ", ".join(_tables_of(options.words))

@@ -112,7 +112,7 @@ def jobs_in(done: subprocess.CompletedProcess) -> dict[str, int]:
 
 def steps_in(done: subprocess.CompletedProcess) -> list:
     """The steps that the shell commands ask for, as the command line reads them; in the order of the dry run."""
-    return [cli.read(shlex.split(command)) for command in re.findall(r"-m reprolib (.*)", done.stdout)]
+    return [cli.read(shlex.split(command)) for command in re.findall(r"-m reprolib (.*) 2> ", done.stdout)]
 
 
 def words_in(done: subprocess.CompletedProcess) -> list[list[str]]:
@@ -260,10 +260,59 @@ def test_how_far_a_batch_is_said_in_whole_lines_and_not_too_often(monkeypatch, c
         said = {"levelno": logging.INFO, "event": LogEvent.PROGRESS, "done": done, "total": 203}
         assert not heard.filter(logging.makeLogRecord(said))
     assert capsys.readouterr().out.splitlines() == [
-        "2 of 203 jobs done, about 34 min left", "4 of 203 jobs done, about 33 min left",
-        "5 of 203 jobs done, about 66 min left", "200 of 203 jobs done, about 5 min left",
+        "2 of 203 jobs done, 0 running, about 34 min left", "4 of 203 jobs done, 0 running, about 33 min left",
+        "5 of 203 jobs done, 0 running, about 66 min left", "200 of 203 jobs done, 0 running, about 5 min left",
     ]  # fmt: skip
     assert heard.filter(logging.makeLogRecord({"levelno": logging.ERROR}))
+
+
+def test_what_runs_and_what_failed_is_counted_and_what_failed_is_reported_with_its_log(monkeypatch, tmp_path, capsys):
+    """A page, two of a process's steps, and a process that was killed; not what its second attempt has done."""
+    now = [100.0]
+    monkeypatch.setattr(batch.time, "monotonic", lambda: now[0])
+    heard = batch.Listener(dry_run=False)
+    log = tmp_path / "parcel.log"
+    log.write_text("error: t:n:training/0a:2: no room\nTraceback\nerror: t:n:evaluation/0b: out of numbers\n")
+    commands = ["notebook table01_networks --profile cpu", "run t:n:training/0a:2 t:n:evaluation/0b --profile cpu"]
+    commands += ["run t:n:evaluation/0c t:n:evaluation/0d --profile cpu", "notebook table02 --profile cpu"]
+    said = {"event": LogEvent.JOB_STARTED, "jobs": [1, 2, 3, 4, 5], "levelno": logging.INFO}
+    heard.filter(logging.makeLogRecord(said))
+    for job, command in enumerate(commands, 1):
+        shell = f"OMP_NUM_THREADS=1 env PYTHONPATH=/a python -m reprolib {command} 2> >(tee a.log >&2)"
+        said = {"event": LogEvent.JOB_ERROR, "jobid": job, "shellcmd": shell, "levelno": logging.ERROR}
+        heard.filter(logging.makeLogRecord(said | {"log": [str(log if job == 2 else tmp_path / "none")]}))
+    heard.filter(logging.makeLogRecord({"event": LogEvent.JOB_FINISHED, "job_id": 4, "levelno": logging.INFO}))
+    now[0] = 200
+    heard.filter(logging.makeLogRecord({"event": LogEvent.PROGRESS, "done": 1, "total": 5, "levelno": logging.INFO}))
+    assert capsys.readouterr().out == "1 of 5 jobs done, 1 running, 3 failed, about 7 min left\n"
+    lines = heard.report("cpu").splitlines()
+    again = [line.split(" -m reprolib ")[1] for line in lines[2::3]]
+    assert again == [commands[0], *(f"run {w} --profile cpu" for w in commands[1].split()[1:3]), commands[2]]
+    assert lines[0::3] == [
+        "table01_networks failed", "t:n:training/0a:2 (no room) failed", "t:n:evaluation/0b (out of numbers) failed",
+        "a process with 2 trainings and attacks failed",
+    ]  # fmt: skip
+    assert lines[4] == f"    log:   {log}"
+
+
+def test_a_cluster_is_asked_for_memory_minutes_and_a_gpu_where_the_profile_is_for_one(copy):
+    for profile, gpu in (("cpu", 0), ("paper", 1)):
+        done = plan_of(copy, f"profile={profile}", "only=table11_epochs", "dry_run=true")
+        asked = [dict(pair.split("=") for pair in line.split(", "))
+                 for line in re.findall(r"^    resources: (.+)$", done.stdout, re.MULTILINE)]  # fmt: skip
+        wanted = [each for each in asked if "mem_mb" in each]
+        assert len(wanted) > 1 and all(int(each["mem_mb"]) >= 2000 for each in wanted), done.stdout
+        assert {int(each.get("gpu", 0)) for each in wanted} == {gpu}
+        assert len({int(each["runtime"]) for each in wanted}) > 1 and all(int(each["runtime"]) >= 15 for each in wanted)
+
+
+def test_an_engine_is_a_folder_and_its_plugin_is_asked_for_in_one_sentence(copy, monkeypatch):
+    with pytest.raises(notebooks.UnknownName, match="unknown engine 'slrum'; did you mean 'slurm'"):
+        batch.check_engine("slrum")
+    batch.check_engine("local")
+    monkeypatch.setattr(batch.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(notebooks.UnknownName, match="needs snakemake-executor-plugin-slurm, which is not installed"):
+        batch.check_engine("slurm")
 
 
 @pytest.mark.parametrize("only, suffix", [("00 table01", ".json"), ("table01", ".ipynb"), ("table01", ".html")])
@@ -298,6 +347,9 @@ def test_a_page_that_fails_keeps_its_record_and_is_made_again(copy, made):
     done = make(copy, "tables", "ONLY=table01")
     assert done.returncode != 0
     assert f"error: {source.stem} failed in cell" in done.stderr and "KeyError: 'breadth'" in done.stderr
+    assert f"{source.stem} failed\n    log:   results/quick/.logs/{source.stem}.log\n" in done.stderr
+    assert f"-m reprolib notebook {source.stem} --profile quick\n" in done.stderr
+    assert "KeyError: 'breadth'" in (copy / "results" / "quick" / ".logs" / f"{source.stem}.log").read_text()
     assert record.read_bytes() == before and not record.with_suffix(".html").exists()
     index = record.with_name("index.html").read_text()
     assert f'href="{source.stem}.failed.ipynb"' in index and 'href="00_scoreboard.html"' in index

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from reprolib import attacks, networks
 from reprolib.networks.cpu.folding import folded
 from reprolib.paper.plan import AnyNetwork, Evaluation, trainings
-from reprolib.paper.run import pipelines
+from reprolib.paper.run import pipelines, shards
 from reprolib.paper.run.keys import entry, key
 from reprolib.paper.run.networks import Shelf
 from reprolib.paper.run.origin import stamp
@@ -134,16 +134,42 @@ def outcome(evaluation: Evaluation, shelf: Shelf) -> Outcome:
 def evaluate(evaluation: Evaluation, shelf: Shelf, *, progress: bool = True) -> None:
     """Attack the network, unless that has been done; the network must be there.
 
-    A killed run goes on from its last save and loses the runs that were in flight, a few seconds of work.
+    A killed run goes on from its last save and loses the runs that were in flight, a few seconds of work. Where the
+    test set has been split, see `shards`, its parts are put together, and those that nobody has made are made here.
     """
     name = name_of(evaluation, shelf)
     with shelf.store.lock(name):
-        if not shelf.store.has(name):
+        if shelf.store.has(name):
+            return
+        if count := shards.begun(shelf.store, name):
+            for wait in (False, True):  # what another process is busy with is left for later
+                for part in shards.names(name, count):
+                    _run_part(evaluation, shelf, part, progress, wait=wait)
+            shards.merge(shelf.store, name, count)
+        else:
             (_run if evaluation.source is None else _run_transfer)(evaluation, shelf, name, progress)
 
 
+def evaluate_part(evaluation: Evaluation, shelf: Shelf, part: str, *, progress: bool = True) -> None:
+    """Attack the network on one of the parts that the test set is split into, unless that has been done."""
+    whole = shards.whole(part)
+    with shelf.store.lock(whole):  # whoever makes the whole in one go, or puts it together, has the part too
+        if shelf.store.has(whole) and not shelf.store.has(part):
+            shelf.store.save(part, *shards.cut(*shelf.store.load(whole), part))
+    _run_part(evaluation, shelf, part, progress)
+
+
+def _run_part(evaluation: Evaluation, shelf: Shelf, part: str, progress: bool, *, wait: bool = True) -> None:
+    with shelf.store.lock(part, wait=wait) as held:
+        if held and not shelf.store.has(part):
+            _run(evaluation, shelf, part, progress)
+
+
 def _run(evaluation: Evaluation, shelf: Shelf, name: str, progress: bool) -> None:
+    """The whole test set, or the part of it that the name says."""
     images, labels = _test(evaluation, shelf)
+    rows = shards.rows(name, len(images))
+    images, labels, ids = images[rows], labels[rows], torch.arange(len(images), device=images.device)[rows]
     resume, before = _unfinished(shelf.store, name, images)
     started, made = time.monotonic(), stamp(images.device)
     words = f"{evaluation.attack.name} {evaluation.loss} {evaluation.decision}"
@@ -159,7 +185,7 @@ def _run(evaluation: Evaluation, shelf: Shelf, name: str, progress: bool) -> Non
 
         model = _folded(evaluation.network, shelf)
         try:
-            save(_computation(evaluation)(model, evaluation, images, labels, resume=resume, save=save), to=name)
+            save(_computation(evaluation)(model, evaluation, images, labels, ids, resume=resume, save=save), to=name)
         except pipelines.Refused as refusal:
             nothing = torch.zeros(len(images), dtype=torch.int16)
             tensors = {"correct": nothing > 0, "any_run": nothing, "last_run": nothing.clone()}
@@ -186,10 +212,13 @@ def _test(evaluation: Evaluation, shelf: Shelf) -> tuple[Tensor, Tensor]:
 
 
 def _unfinished(store: Store, name: str, images: Tensor) -> tuple[attacks.AttackResult | None, float]:
-    """An interrupted evaluation's result so far and its seconds, or nothing."""
-    if not store.has(f"{name}-unfinished"):
+    """An interrupted evaluation's result so far and its seconds, or nothing; a part goes on from the whole's."""
+    begun = next((each for each in (name, shards.whole(name)) if store.has(f"{each}-unfinished")), None)
+    if begun is None:
         return None, 0.0
-    tensors, meta = store.load(f"{name}-unfinished", device=images.device)
+    tensors, meta = store.load(f"{begun}-unfinished", device=images.device)
+    if begun != name:
+        tensors, meta = shards.cut(tensors, meta, name)
     result = attacks.AttackResult(**tensors, adversarial=images.float() / 255, calls=meta["calls"])
     return result, meta["seconds"]
 

@@ -62,7 +62,7 @@ def definitions(*entries: str) -> dict[str, str]:
             raise ValueError(
                 f"{module} defines no {name!r}, so the code behind it cannot be found; import it by its own name"
             )
-        found[f"{module}:{name}"] = "\n".join(ast.unparse(node) for node in nodes)
+        found[f"{module}:{name}"] = "\n".join(_read(node)[0] for node in nodes)
         for node in nodes:
             waiting += _mentioned(module, node)
     return found
@@ -114,14 +114,21 @@ def _mentioned(module: str, node: ast.stmt) -> Iterator[tuple[str, ...]]:
     if isinstance(node, (ast.Import, ast.ImportFrom)):
         return  # an import is followed where its name is mentioned
     outside = _module(module)
-    inside = {name: [n] for n in ast.walk(node) if isinstance(n, (ast.Import, ast.ImportFrom)) for name in _bound(n)}
-    for path in _dotted(node):
+    _, inside, paths = _read(node)
+    for path in paths:
         statements = inside.get(path[0]) or outside.get(path[0]) or []
         for statement in statements:
             if isinstance(statement, (ast.Import, ast.ImportFrom)):
                 yield from _imported(statement, path)
             else:
                 yield module, path[0]
+
+
+@functools.cache
+def _read(node: ast.stmt) -> tuple[str, dict[str, list[ast.stmt]], list[list[str]]]:
+    """A definition's text, the imports inside of it by name, and what it names; worked out once, as many keys ask."""
+    imports = [each for each in ast.walk(node) if isinstance(each, (ast.Import, ast.ImportFrom))]
+    return ast.unparse(node), {name: [each] for each in imports for name in _bound(each)}, list(_dotted(node))
 
 
 def _dotted(node: ast.AST) -> Iterator[list[str]]:

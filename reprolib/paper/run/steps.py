@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from reprolib import data
-from reprolib.paper.plan import AnyNetwork, Plan, SpecError, load_plan, trainings
-from reprolib.paper.run import costs, evaluate
+from reprolib.paper.plan import AnyNetwork, Evaluation, Plan, SpecError, load_plan, trainings
+from reprolib.paper.run import costs, evaluate, shards
 from reprolib.paper.run.page import Page, load_data
 from reprolib.paper.run.parcels import Parcel, Step, pack
 from reprolib.paper.run.store import Store
@@ -41,22 +41,26 @@ class Steps:
         return list(dict.fromkeys(self.parcels[step.name] for step in steps if not step.done))
 
 
-def plan_steps(wanted: Iterable[tuple[str, str]], profile: str, *, without_data: bool = False) -> Steps:
+def plan_steps(
+    wanted: Iterable[tuple[str, str]], profile: str, *, without_data: bool = False, store: Store | None = None
+) -> Steps:
     """The steps of pages, given as (table, network).
 
-    A training is one step, over all the epochs at which any of the pages looks at it. Raises DataError where a data set
+    A training is one step, over all the epochs at which any of the pages looks at it; a long evaluation is several, see
+    `shards`, which the page that asks for it puts together. Raises DataError where a data set
     is missing; `without_data` then takes everything for missing that is computed from it, for a look at the plan.
     """
-    found = Steps()
-    store = found.store
+    store = store or Store()
+    found = Steps(store)
     datasets: Datasets = {}
-    pages = [_page(load_plan(table, network, profile), datasets, without_data) for table, network in wanted]
+    pages = [_page(load_plan(table, network, profile), datasets, store, without_data) for table, network in wanted]
     looks: dict[str, set[int]] = {}
     missing: dict[str, set[int]] = {}
     asked: dict[str, list[str]] = {}  # by record
     for page in pages:
         untrained = page.missing_trainings()
-        asked[page.plan.page.record] = [*untrained, *page.evaluations()]
+        parts = {name: _parts(name, evaluation, profile) for name, evaluation in page.evaluations().items()}
+        asked[page.plan.page.record] = [*untrained, *(part for some in parts.values() for part in some)]
         for training, epochs in page.plan.trainings.values():
             looks.setdefault(page.shelf.name(training), set()).update(epochs)
         for name, (_, epochs) in untrained.items():
@@ -71,16 +75,16 @@ def plan_steps(wanted: Iterable[tuple[str, str]], profile: str, *, without_data:
             asks = _names([training.parent], page)
             found.trainings.setdefault(name, Step(*by, name, file, name not in missing, seconds, asks, at))
         for name, evaluation in page.evaluations().items():
-            seconds = costs.attack_seconds(evaluation, profile)
             asks = _names([evaluation.network, evaluation.source], page)
-            step = Step(*by, name, store.path(name), store.has(name), seconds, asks)
-            found.evaluations.setdefault(name, step)
+            for part, seconds in _parts(name, evaluation, profile).items():
+                done = store.has(name) or store.has(part)
+                found.evaluations.setdefault(part, Step(*by, part, store.path(part), done, seconds, asks))
     found.parcels = pack([*found.trainings.values(), *found.evaluations.values()])
     found.pages = {record: found._making(names) for record, names in asked.items()}
     return found
 
 
-def _page(plan: Plan, datasets: Datasets, without_data: bool, device: str = "cpu") -> Page:
+def _page(plan: Plan, datasets: Datasets, store: Store, without_data: bool, device: str = "cpu") -> Page:
     """The page, with its data shared by all the pages that have the same."""
     which = plan.data, plan.amounts.train
     if which not in datasets:
@@ -91,7 +95,14 @@ def _page(plan: Plan, datasets: Datasets, without_data: bool, device: str = "cpu
                 raise
             nothing = data.Split(torch.empty(0, *plan.info.shape, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
             datasets[which] = data.Dataset(plan.data, nothing, nothing, plan.info.classes, "", "", checksum="")
-    return Page(plan, dataset=datasets[which])
+    return Page(plan, store=store, dataset=datasets[which])
+
+
+def _parts(name: str, evaluation: Evaluation, profile: str) -> dict[str, float]:
+    """An evaluation's steps, and the seconds that each may take: itself, or parts of it."""
+    seconds = costs.attack_seconds(evaluation, profile)
+    count = shards.count(evaluation, seconds)
+    return dict.fromkeys(shards.names(name, count) if count > 1 else [name], seconds / count)
 
 
 def _names(asked: list[AnyNetwork | None], page: Page) -> tuple[str, ...]:
@@ -124,7 +135,8 @@ class Bench:
             raise SpecError(f"{word!r} is no step; expected TABLE:NETWORK:NAME, and a training's epochs after it")
         table, network, name, *epochs = word.split(":")
         page, known = self._opened(table, network)
-        if name not in known:
+        whole = shards.whole(name)
+        if whole not in known:
             raise SpecError(
                 f"there is nothing to compute under the name {name}: code, declarations or data are others than when "
                 "the batch was planned; start it again"
@@ -132,13 +144,15 @@ class Bench:
         if name.startswith("training/"):
             training, usual = known[name]
             page.shelf.train(training, [int(epoch) for epoch in epochs] or usual, progress=progress)
+        elif name != whole:
+            evaluate.evaluate_part(known[whole], page.shelf, name, progress=progress)
         else:
             evaluate.evaluate(known[name], page.shelf, progress=progress)
 
     def _opened(self, table: str, network: str) -> tuple[Page, dict[str, Any]]:
         if (table, network) not in self.known:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            page = _page(load_plan(table, network, self.profile), self.datasets, without_data=False, device=device)
+            page = _page(load_plan(table, network, self.profile), self.datasets, Store(), False, device)
             trained = {page.shelf.name(training): (training, at) for training, at in page.plan.trainings.values()}
             self.known[table, network] = page, trained | page.evaluations()
         return self.known[table, network]

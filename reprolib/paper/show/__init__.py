@@ -44,6 +44,7 @@ from reprolib.paper.show.readings import (
     readings_table,
     unexplained_table,
 )
+from reprolib.paper.show.scaling import bytes_table, chain_table, estimates_table, plot_jobs, scaling_table
 from reprolib.paper.show.sliders import explore
 from reprolib.paper.show.start import gradients_table, losses_table, measure_losses, plot_by_loss, plot_steps
 from reprolib.paper.show.status import status_text, write_status
@@ -67,6 +68,8 @@ __all__ = [
     "best_readings",
     "board_table",
     "budget_table",
+    "bytes_table",
+    "chain_table",
     "claims_table",
     "compare",
     "contingency_table",
@@ -75,6 +78,7 @@ __all__ = [
     "display",
     "display_figure",
     "epochs_table",
+    "estimates_table",
     "explained_table",
     "explore",
     "full_run",
@@ -100,6 +104,7 @@ __all__ = [
     "plot_by_loss",
     "plot_epochs",
     "plot_given",
+    "plot_jobs",
     "plot_losses",
     "plot_methods",
     "plot_operations",
@@ -117,6 +122,7 @@ __all__ = [
     "readings_table",
     "save_page",
     "scale",
+    "scaling_table",
     "scoreboard",
     "show",
     "source_line",

@@ -42,6 +42,7 @@ QUESTIONS = (
     ("Do more restarts or another optimiser change it?", ("restarts_cifarconv", "figure03_optimizer")),
     ("What do the changed images look like?", ("figure02_augmentation",)),
     ("What exactly are the networks and the attacks?", ("table01_networks", "table02_attack_parameters")),
+    ("How long does all of it take, on how many GPUs?", ("scaling",)),
     ("Which printed numbers were measured, with which verdict?", (notebooks.LAST,)),
 )
 MADE_BY_NO_BATCH = (1.0, 1.0)

@@ -5,7 +5,7 @@ import pytest
 from reprolib import data
 from reprolib.paper import cli, run
 from reprolib.paper.plan import Amounts, Profile, load_plan
-from reprolib.paper.run import evaluate
+from reprolib.paper.run import evaluate, shards
 from reprolib.paper.run.steps import plan_steps
 
 PAGES = [("table06_fashion_mnist", "fmnistconv"), ("table11", "fmnistconv")]
@@ -57,6 +57,25 @@ def test_a_page_waits_for_all_that_it_asks_and_for_nothing_else():
     asked = [*eleven.evaluations(), *(eleven.shelf.name(training) for training, _ in eleven.plan.trainings.values())]
     assert set(steps.pages["table11_epochs"]) == {steps.parcels[name] for name in asked}
     assert not set(steps.pages["table03_resnet20"]) & set(steps.pages["table11_epochs"])
+
+
+def test_a_long_evaluation_is_several_steps_that_the_page_puts_together(monkeypatch):
+    """And none of them is left once it is whole, whoever made it."""
+    monkeypatch.setattr(shards, "LONG", 0.01)
+    monkeypatch.setattr(shards, "FEWEST", 20)
+    six, steps = page(), plan_steps(PAGES[:1], "quick")
+    clean = next(job.evaluation for job in six.plan.ladder if job.row == "eps 0")
+    name, training = evaluate.name_of(clean, six.shelf), six.shelf.name(six.plan.networks["undefended", 0])
+    parts = shards.names(name, 3)
+    assert set(parts) <= set(steps.evaluations) and name not in steps.evaluations
+    assert {steps.parcels[part] for part in parts} <= set(steps.pages["table06_fashion_mnist"])
+    assert cli.main(["run", steps.trainings[training].word, *(steps.evaluations[part].word for part in parts)]) == 0
+    assert all(steps.evaluations[part].file.exists() for part in parts) and not six.store.has(name)
+    assert all(plan_steps(PAGES[:1], "quick").evaluations[part].done for part in parts)
+    evaluate.evaluate(clean, six.shelf, progress=False)
+    for part in parts:
+        six.store.path(part).unlink()
+    assert all(plan_steps(PAGES[:1], "quick").evaluations[part].done for part in parts)
 
 
 def test_steps_are_taken_as_commands_and_what_is_done_is_waited_for_no_more(capsys):

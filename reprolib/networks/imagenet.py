@@ -34,12 +34,12 @@ def vgg16(width: float = 1.0) -> nn.Module:
     for module in (*features, *layers):
         if isinstance(module, (nn.Conv2d, nn.Linear)):  # torch's default is too small for sixteen layers
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            nn.init.zeros_(module.bias)
+            nn.init.constant_(module.get_parameter("bias"), 0)
     first, second, last = layers
     # named as torchvision's, for its weights; where that has dropout, images go on as they are
     classifier = nn.Sequential(first, nn.ReLU(), nn.Identity(), second, nn.ReLU(), nn.Identity(), last)
-    parts = {"features": features, "avgpool": nn.AdaptiveAvgPool2d(7), "flatten": nn.Flatten(), "classifier": classifier}
-    return _behind(nn.Sequential(OrderedDict(parts)))
+    pool = nn.Sequential(nn.AdaptiveAvgPool2d(7), nn.Flatten())
+    return _behind(nn.Sequential(OrderedDict(features=features, pool=pool, classifier=classifier)))
 
 
 def resnet50() -> nn.Module:
@@ -94,7 +94,7 @@ def _behind(network: nn.Module, mean: tuple[float, ...] = MEAN, std: tuple[float
     return nn.Sequential(Normalize(mean, std), network)
 
 
-def with_ten_classes(weights: dict[str, Tensor], network: nn.Module, head: str = "slice") -> dict[str, Tensor]:
+def with_ten_classes(weights: dict[str, Tensor], network: nn.Sequential, head: str = "slice") -> dict[str, Tensor]:
     """Published ImageNet weights as a state dict of one of these networks.
 
     Of a head of 1000 classes the ten rows are taken, so that it chooses among these ten; with `head` "fresh" it stays

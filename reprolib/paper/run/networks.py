@@ -195,7 +195,7 @@ def _built(network: Trained) -> nn.Module:
 
 def _weights(network: Pretrained) -> Path | None:
     """The file, in the first folder that has it."""
-    folders = [ROOT, *(os.path.expanduser(os.path.expandvars(folder)) for folder in WEIGHTS)]
+    folders = [str(ROOT), *(os.path.expanduser(os.path.expandvars(folder)) for folder in WEIGHTS)]
     return next((path for path in (Path(folder, network.weights) for folder in folders) if path.is_file()), None)
 
 
@@ -224,6 +224,7 @@ def _pretrained(network: Pretrained) -> nn.Module:
         else:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
         if _is_for_imagenet(network) and tensors.keys() != model.state_dict().keys():
+            assert isinstance(model, nn.Sequential)  # as all of that file are
             tensors = with_ten_classes(tensors, model, network.head)
         model.load_state_dict(tensors)
     except Exception as error:  # a wrong file raises almost anything

@@ -25,9 +25,9 @@ from reprolib.paper.run import records
 from reprolib.paper.show.recorded import alt_of, pictures
 
 TIMES = ("table08_fmnistconv", "table08_vgg16", "table08_resnet20", "table08_vgg16-imagenet")
-IMAGENET = ("table07_squeezenet", "table07_efficientnet-lite0", "table07_vgg16-imagenet", "table09_squeezenet")
-IMAGENET += ("table09_efficientnet-lite0", "table09_vgg16-imagenet", "table09_wide-resnet-50-2")
-IMAGENET += ("table10_vgg16-imagenet", "table11_vgg16-imagenet", "figure04_imagenet")
+IMAGENET: tuple[str, ...] = ("table07_squeezenet", "table07_efficientnet-lite0", "table07_vgg16-imagenet")
+IMAGENET += ("table09_squeezenet", "table09_efficientnet-lite0", "table09_vgg16-imagenet")
+IMAGENET += ("table09_wide-resnet-50-2", "table10_vgg16-imagenet", "table11_vgg16-imagenet", "figure04_imagenet")
 QUESTIONS = (
     ("What is the finding, in a minute?", (notebooks.FIRST,)),
     ("Does the printed robustness hold?", ("table06_fashion_mnist", "saturation")),

@@ -26,6 +26,14 @@ def vgg16() -> nn.Module:
     return net.to(DEVICE, memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
+def squeezenet() -> nn.Module:
+    """SqueezeNet 1.1 for ten classes and 224x224 images, random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = torchvision.models.squeezenet1_1(weights=None, num_classes=10)
+    return nn.Sequential(networks.Normalize((0.5,) * 3, (0.25,) * 3), net).to(DEVICE).eval()
+
+
 def cifarconv(reading: str = "cifarconv") -> nn.Module:
     return networks.build(reading).to(DEVICE).requires_grad_(False)
 

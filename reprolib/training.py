@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from reprolib import streams
+from reprolib.attacks import guards
 from reprolib.attacks.inputs import check_choice, check_count, check_labels, check_network, check_pair, described
 from reprolib.attacks.network import answer, are_probabilities, untouched
 from reprolib.defenses.base import Defence
@@ -214,6 +215,7 @@ class Run:
         if save is not None:
             save(self)
 
+    @guards.says_which_batch
     def _steps(self, save: Callable[[Run], None] | None) -> bool:
         """Train to the epoch's end, or until the target is near; says which."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
@@ -305,6 +307,7 @@ def crop_and_flip(images: Tensor, ids: Tensor, seed: int, epoch: int) -> Tensor:
     return padded[numbers, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+@guards.usual_batches
 @torch.no_grad()
 def clean_accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 500) -> tuple[float, float]:
     """Clean accuracy in percent, and the percentage of images whose true-class probability is above 1 - 1e-7.

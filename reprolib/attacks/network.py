@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reprolib import streams
-from reprolib.attacks import inputs
+from reprolib.attacks import guards, inputs
 from reprolib.attacks.captured import Captured
 from reprolib.attacks.inputs import check_answer, check_choice, check_count, check_images, check_labels, check_network
 from reprolib.devices import exact_float32
@@ -51,6 +51,7 @@ def untouched(*networks: nn.Module) -> Iterator[None]:
             yield
 
 
+@guards.in_parts
 def answer(network: nn.Module, images: Tensor) -> Tensor:
     """The network's logits [B, K] for a copy of the images, which it may change as it likes.
 
@@ -82,6 +83,7 @@ class Gradients:
         self.model, self.bfloat16 = model, bfloat16
         self.ask = Captured(lambda images: answer(model, images))
 
+    @guards.again_in_parts
     def __call__(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits [S, K], loss [S] and gradient [S, C, H, W] at x. Raises ValueError where there is no gradient."""
         x = x.detach().requires_grad_()
@@ -183,6 +185,7 @@ def transfer(model: nn.Module, attack: Callable[[Tensor, Tensor], Tensor], image
     return is_right(model, images, labels) & is_right(model, attack(images, labels), labels)
 
 
+@guards.means_probabilities
 class Probabilities(nn.Module):
     """A network that hands out float32 softmax probabilities [B, K] where an attack expects logits, as Keras' do."""
 

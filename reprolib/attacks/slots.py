@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from reprolib.attacks import guards
 from reprolib.attacks.inputs import check_choice, check_count, check_images, check_labels
-from reprolib.attacks.network import answer
+from reprolib.attacks.network import answer, are_probabilities
 
 DECISIONS = ("any", "last")
 SAVE_EVERY = 2.0  # seconds of attack that a killed process may lose
@@ -171,11 +172,15 @@ class Slots:
         return pairs
 
 
+@guards.usual_slots
+@guards.wants_logits(are_probabilities)
 def begun(
     attack: Any, network: nn.Module, images: Tensor, labels: Tensor, ids: Tensor | None, resume: Resume
 ) -> tuple[Tensor, Tensor, int, AttackResult]:
-    """Checked: images without a gradient; ids, by default their rows; slots, by default as many as keep a GPU busy, and
-    on a CPU what fits into its caches; and the result before the next run."""
+    """Checked: images without a gradient; ids, by default their rows; slots, by default as many as keep a GPU busy, on
+    a CPU what fits into its caches, and fewer of large images; and the result before the next run.
+
+    Raises ValueError, besides for what these checks refuse, for logits that are not finite or are probabilities."""
     check_images(images, labels, ids)
     images, slots = images.detach(), attack.slots or (2048 if images.is_cuda else 128)
     ids = torch.arange(len(images), device=images.device) if ids is None else ids

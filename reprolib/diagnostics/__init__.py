@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from reprolib.attacks import LinfAttack, check_images, untouched
+from reprolib.attacks import LinfAttack, check_images, guards, untouched
 from reprolib.attacks.inputs import check_pair
 from reprolib.attacks.network import answer
 from reprolib.diagnostics.answers import why_not_judged
@@ -62,7 +62,8 @@ def check(
         raise ValueError("there are no images to check the claim on")
     check_images(images, labels)
     made = _made(attack, model)
-    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []), untouched(model, parent or model):
+    devices, both = [images.device] if images.is_cuda else [], (model, parent or model)
+    with torch.random.fork_rng(devices), untouched(*both), guards.probabilities_meant(*both):
         case = Case(model, parent, images.detach(), labels, made, draws)
         classes, parents = case.logits.shape[1], answer(parent or model, case.images[:2]).shape[1]
         if classes != parents:

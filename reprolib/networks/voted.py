@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reprolib.attacks import guards
+
 
 class Vote(nn.Module):
     """The class that most members choose; of two that equally many choose, the one that the last member prefers, so its
@@ -50,6 +52,7 @@ def _bounded(values: Tensor) -> Tensor:
     return values / (1 + values.abs())
 
 
+@guards.means_probabilities
 class SoftVote(Vote):
     """The members' mean softmax probability: images -> [B, K], decided by argmax. EMPIR's code attacks this one, with
     a loss as if they were logits: no attack on the vote."""

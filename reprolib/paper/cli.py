@@ -57,9 +57,10 @@ def read(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def _later_errors() -> tuple[type[Exception], ...]:
     from reprolib import data
+    from reprolib.attacks import guards
     from reprolib.paper import plan  # imports torch, which takes seconds
 
-    return plan.SpecError, data.DataError
+    return plan.SpecError, data.DataError, guards.TooLarge  # whose sentence says which batch would fit
 
 
 def parser() -> argparse.ArgumentParser:

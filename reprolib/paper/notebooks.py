@@ -42,7 +42,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"  # of no use without the ker
 
 
 class UnknownName(ValueError):
-    """There is no such page, notebook, profile or parameter; the message names the nearest one."""
+    """There is no such page, notebook, profile or parameter, or no such run can be; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,10 @@ def find_sheet(name: str | Path) -> Sheet:
     Raises UnknownName, with a suggestion, when there is none.
     """
     known, stem = sheets(), Path(name).name.removesuffix(".ipynb")
+    if not stem:
+        pages = ", ".join(sheet.record for sheet in known)
+        example = 'make own PAGE=table06_fashion_mnist RUN=mine SET="eps=0.1 steps=20"'
+        raise UnknownName(f"no page is named; say which, as in {example}; there are {pages}")
     for sheet in known:
         if sheet.record == stem:
             return sheet
@@ -196,8 +200,9 @@ def run_notebook(name: str | Path, profile: str, run_name: str = "", settings: I
     """Make a page: results/<profile> then has its record, .ipynb and .html; with a run_name results/custom/<run_name>.
 
     settings: of a run of one's own, as `own_settings` takes them. Returns one line that says so. Raises UnknownName for
-    an unknown page, profile or setting, and NotebookError when a cell fails or no record was written; what an earlier
-    run wrote is then as it was. A second process that makes the same page waits for the first.
+    an unknown page, profile or setting, and for the name of an earlier run with others, and NotebookError when a cell
+    fails or no record was written; what an earlier run wrote is then as it was. A second process that makes the same
+    page waits for the first.
     """
     check_profile(profile)
     sheet = find_sheet(name)
@@ -206,9 +211,32 @@ def run_notebook(name: str | Path, profile: str, run_name: str = "", settings: I
         raise UnknownName(f"{sheet.notebook.name} declares no run_name, so it makes no run of one's own; leave it out")
     folder = f"custom/{run_name}" if run_name else profile
     with _alone(files.RESULTS / folder / ".locks" / sheet.record):
+        if run_name:
+            _refuse_another_run(sheet, folder, parameters)
         started = time.time()
         _execute(sheet, folder, parameters, started)
         return f"{sheet.record}: {time.time() - started:.0f} s, {shown(sheet.outputs(folder)[-1])}"
+
+
+def _refuse_another_run(sheet: Sheet, folder: str, parameters: dict[str, Any]) -> None:
+    """A run may be made again, and may not take the place of one with other settings, which its notebook tells."""
+    import nbformat
+
+    executed = sheet.outputs(folder)[1]
+    if not executed.exists():
+        return
+    cells = nbformat.read(executed, as_version=4).cells
+    injected = [item.source for item in cells if "injected-parameters" in item.metadata.get("tags", [])]
+    nodes = ast.parse("\n".join(injected)).body
+    before = {
+        ast.unparse(node.targets[0]): _value(ast.unparse(node.value)) for node in nodes if isinstance(node, ast.Assign)
+    }
+    if before != parameters:
+        told = " ".join(f"{name}={value}" for name, value in before.items() if name != "run_name")
+        raise UnknownName(
+            f"{shown(executed.parent)} has {sheet.record} with other settings ({told}); choose another name, or delete "
+            f"{shown(executed)} to make it anew"
+        )
 
 
 @contextlib.contextmanager

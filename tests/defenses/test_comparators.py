@@ -71,7 +71,7 @@ def test_it_withstands_more_than_the_member_of_empir(tiny):
     left = []
     for defence in (defenses.Quantised(4, 2), defenses.QuantisedAT(4, 2, eps=0.1, alpha=0.03, steps=4)):
         recipe = Recipe(lr=3e-3, batch_size=60)
-        run = training.fit(new(), tiny.train.images, tiny.train.labels, defence, recipe, epochs=10, progress=False)
+        run = training.fit(new(), tiny.train.images, tiny.train.labels, defence, recipe, epochs=6, progress=False)
         attack = attacks.pgd(run.model, 0.1, 0.02, 10, restarts=1)
         left.append(int(attack.run(images, labels).robust().sum()))
     assert left[1] > left[0]
@@ -187,7 +187,7 @@ def test_the_average_has_statistics_of_its_own_which_attacks_fold_away(tiny):
 
 
 def test_an_attack_made_on_the_teacher_breaks_fewer_of_the_student_than_of_a_fine_tuned_copy(tiny):
-    """The transfer that the method is made against, with PGD of 40 steps."""
+    """The transfer that the method is made against, with PGD of 20 steps."""
     split, images, labels = tiny.train, tiny.test.images.float() / 255, tiny.test.labels
     recipe = Recipe(lr=3e-3, batch_size=60)
 
@@ -197,9 +197,9 @@ def test_an_attack_made_on_the_teacher_breaks_fewer_of_the_student_than_of_a_fin
         ).model
 
     old = trained(new(), None, 8, 0)
-    attack = attacks.pgd(old, 0.2, 0.02, 40, restarts=1, loss="logits", decision="last")
+    attack = attacks.pgd(old, 0.2, 0.02, 20, restarts=1, loss="logits", decision="last")
     left = {}
-    for name, defence, epochs in (("student", defenses.Renofeat(average_from=20), 30), ("copy", None, 8)):
+    for name, defence, epochs in (("student", defenses.Renofeat(average_from=12), 20), ("copy", None, 8)):
         model = new(Small)
         model.load_state_dict(old.state_dict())
         left[name] = int(attacks.transfer(trained(model, defence, epochs, 1), attack, images, labels).sum())

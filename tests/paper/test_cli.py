@@ -23,6 +23,10 @@ TABLE = "table06_fashion_mnist"
         (["run", f"{TABLE}:fmnistconv:training/0"], ["nothing to compute", "training/0", "start it again"]),
         (["run", f"{TABLE}:fmnistconv:evaluation/0:1"], ["nothing to compute", "evaluation/0", "start it again"]),
         (["run", f"{TABLE}:fmnistconv"], [f"'{TABLE}:fmnistconv' is no step", "TABLE:NETWORK:NAME"]),
+        (
+            ["notebook", ""],
+            ["no page is named", "make own PAGE=table06_fashion_mnist RUN=mine SET=", "there are table1"],
+        ),
         (["notebook", "table33_vgg16"], ["unknown page or notebook 'table33_vgg16'"]),
         (["notebook", "table1", "--profile", "cpuu"], ["unknown profile 'cpuu'", "did you mean 'cpu'"]),
         (["publish", TABLE, "fmnistconv", "--profile", "qiuck"], ["unknown profile 'qiuck'", "did you mean 'quick'"]),

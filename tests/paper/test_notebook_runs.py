@@ -183,6 +183,9 @@ def test_a_run_of_ones_own_keeps_record_notebook_and_page_under_its_name(noteboo
     assert said.endswith("custom/mine/tiny.html")
     assert sorted(path.name for path in folder.glob("[!.]*")) == ["tiny.html", "tiny.ipynb", "tiny.json"]
     assert "cpu 3 'margin'" in (folder / "tiny.ipynb").read_text() and not (results / "cpu").exists()
+    message = sentence(UnknownName, notebooks.run_notebook, "tiny", "cpu", "mine", ["steps=4", "loss=margin"])
+    assert "custom/mine has tiny with other settings (profile=cpu steps=3 loss=margin); choose another name" in message
+    notebooks.run_notebook("tiny", "cpu", "mine", ["loss=margin", "steps=3"])  # the same again
 
 
 @pytest.mark.parametrize("run_name, settings, words", [

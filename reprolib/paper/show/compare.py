@@ -15,11 +15,15 @@ from reprolib.paper.run import Stored, read_record
 from reprolib.paper.show.selection import number
 
 SHOWN = ("accuracy", "gain", "saturated", "broken")
+ENDS = "(each run at its last epoch)"
 PLACE = ("quantity", "row", "part", "column", "over", "protocol", "decision")
 
 
 def compare(first: str | Path | Stored, second: str | Path | Stored, page: str = "") -> pd.DataFrame:
     """A row per setting that differs and per number, with the difference in points, second minus first.
+
+    Along the epochs of fine-tuning, each epoch stands beside its like, and the last of one run beside the last of the
+    other, whatever their numbers; the row of the setting says so.
 
     Args:
         first, second: the name of a run of one's own (results/custom/<name>), a profile, a record's file or a record.
@@ -75,14 +79,20 @@ def _settings(one: Stored, two: Stored, names: list[str]) -> list[dict[str, Any]
     """What differs between the amounts of the two; a setting that only one has is as printed in the other."""
     amounts = [record.provenance["amounts"] for record in (one, two)]
     return [
-        {"attack": f"setting: {name}", names[0]: str(amounts[0].get(name, "")), names[1]: str(amounts[1].get(name, ""))}
+        {
+            "attack": f"setting: {name}",
+            "network": ENDS if name == "finetune" else "",
+            names[0]: str(amounts[0].get(name, "")),
+            names[1]: str(amounts[1].get(name, "")),
+        }
         for name in dict.fromkeys([*amounts[0], *amounts[1]])
         if amounts[0].get(name) != amounts[1].get(name)
     ]
 
 
 def _numbers(one: Stored, two: Stored, names: list[str]) -> list[dict[str, Any]]:
-    cells = [_placed(record) for record in (one, two)]
+    ends = [_last_epochs(record) for record in (one, two)]
+    cells = [_placed(record, last) for record, last in zip((one, two), ends, strict=True)]
     if not cells[0].keys() & cells[1].keys():
         raise RecordError(f"{names[0]} and {names[1]} have no number in common: they are of different pages")
     rows = []
@@ -92,29 +102,41 @@ def _numbers(one: Stored, two: Stored, names: list[str]) -> list[dict[str, Any]]
         assert cell is not None  # it is in one of them
         numbers = {name: number(each) if each else "" for name, each in zip(names, (left, right), strict=True)}
         difference = f"{right.value - left.value:+.2f}" if left and right else ""
-        rows.append({**_labels(cell, *place[-2:]), **numbers, "difference": difference})
+        epoch, seed = place[-2:]
+        many = epoch is None and any(key[:-2] == place[:-2] and key[-2] is not None for key in [*cells[0], *cells[1]])
+        last = dict.fromkeys(str(end[cell.column]) for end in ends if end.get(cell.column) is not None) if many else ()
+        when = " and ".join(last) if last else str(epoch or "")
+        rows.append({**_labels(cell, when, seed), **numbers, "difference": difference})
     return rows
 
 
-def _placed(record: Stored) -> dict[tuple[Any, ...], Cell]:
-    """Place -> cell. The epoch counts where a column is looked at along several; the last ones of two runs may differ.
-    Seeds are counted from the record's first."""
+def _last_epochs(record: Stored) -> dict[str, int | None]:
+    """Column -> the last epoch at which it is looked at; None where its network is not fine-tuned."""
+    last: dict[str, int | None] = {}
+    for cell in record.cells:
+        if cell.quantity in SHOWN:
+            last[cell.column] = max(filter(None, (last.get(cell.column), cell.epoch)), default=None)
+    return last
+
+
+def _placed(record: Stored, last: dict[str, int | None]) -> dict[tuple[Any, ...], Cell]:
+    """Place -> cell. The last epoch counts as the end, which two runs have in common; seeds are counted from the
+    record's first."""
     cells = [cell for cell in record.cells if cell.quantity in SHOWN]
-    epochs = {column: {cell.epoch for cell in cells if cell.column == column} for column in {c.column for c in cells}}
     first = record.provenance["amounts"].get("seed", 0)
     return {
         (
             *(getattr(cell, field) for field in PLACE),
-            cell.epoch if len(epochs[cell.column]) > 1 else None,
+            None if cell.epoch == last[cell.column] else cell.epoch,
             cell.seed - first if cell.seeds else 0,
         ): cell
         for cell in cells
     }
 
 
-def _labels(cell: Cell, epoch: int | None, seed: int) -> dict[str, str]:
+def _labels(cell: Cell, epochs: str, seed: int) -> dict[str, str]:
     attack = cell.row + (f": broken by {cell.part}" if cell.part else "")
     network = cell.column + (f" minus {cell.over}" if cell.over else "")
-    network += f", {epoch} epochs" if epoch is not None else ""
+    network += f", {epochs} epochs" if epochs else ""
     network += f", seed {seed}" if seed else ""
     return {"attack": attack, "network": network, "protocol": cell.protocol, "decision": cell.decision or ""}

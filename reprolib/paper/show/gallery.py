@@ -17,6 +17,7 @@ from reprolib.paper.run.evaluate import attacked
 
 KINDS = ((7, 1), (11, 1), (7, 2), (11, 2))  # n-Pk: size and count
 WRONG = "#D55E00"
+SEEN = 100  # test images among which those to show are looked for
 
 
 def plot_operations(images: Tensor, size: int, seed: int) -> Figure:
@@ -72,12 +73,16 @@ def plot_adversarial(
 
 
 def attacked_images(page: Page, asked: Evaluation, count: int = 6) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
-    """A network of the page; its first test images, float32 [n, C, H, W] in [0, 1]; these after an attack of the page,
-    made anew, since the store keeps none; and their labels, int64 [n].
+    """A network of the page; the first test images that it classifies correctly, float32 [n, C, H, W] in [0, 1], filled
+    up with others where it knows too few; these after an attack of the page, made anew, since the store keeps none; and
+    their labels, int64 [n].
     """
     test, model = page.dataset.test, page.shelf.load(asked.network)
-    images, labels = test.images[:count], test.labels[:count]
-    adversarial = attacked(model, asked, images, labels).adversarial
+    first = slice(min(asked.size, SEEN))
+    right = attacks.is_right(model, test.images[first].float() / 255, test.labels[first])
+    ids = (~right).long().argsort(stable=True)[:count]  # with its own id an image meets the random starts it had
+    images, labels = test.images[ids], test.labels[ids]
+    adversarial = attacked(model, asked, images, labels, ids).adversarial
     return model.cpu(), images.cpu().float() / 255, adversarial.cpu(), labels.cpu()
 
 

@@ -91,11 +91,13 @@ def under_attack(page: run.Page, row: str, column: str, *losses: str) -> None:
         model, images, adversarial, labels = attacked_images(page, by_loss[loss])
         classes = page.dataset.classes
         still = int((adversarial == images).flatten(1).all(1).sum())
-        right = sum(is_right for _, is_right in answers(model, adversarial, labels, classes))
+        known, right = (
+            sum(is_right for _, is_right in answers(model, some, labels, classes)) for some in (images, adversarial)
+        )
         alt = (
             f"{len(images)} test images in three rows: as they are, the change magnified, and after {row} by {loss} on "
-            f"{column}, with the network's answers. {still} came back unchanged, a plain grey; {right} are classified "
-            "correctly after the attack."
+            f"{column}, with the network's answers. {known} are classified correctly before the attack and {right} "
+            f"after it; {still} came back unchanged, a plain grey."
         )
         show(plot_adversarial(model, images, adversarial, labels, classes), alt, page.plan, f"under_attack_{loss}")
 

@@ -142,6 +142,8 @@ def test_definitions_are_followed_from_the_entry_point_and_no_others(package):
     ("STEP = 2\n", "STEP = (\n    2\n)\n"),
     ("by + 1", "(by+1)"),
     ("\n\n\nclass Counter", "\n\nclass Counter"),
+    ("class Counter", "@guards.kept\nclass Counter"),
+    ("    def up(", "    @guards.in_parts\n    @guards.wants(STEP)\n    def up("),
     ('f"by is {by}; expected at most {LIMIT}"', 'f"{by} is too much"'),
     ("raise ValueError", "raise TypeError"),
     ('"by is nothing"', '"give a number"'),

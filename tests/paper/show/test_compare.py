@@ -42,14 +42,17 @@ def test_a_profile_a_record_and_a_file_can_be_compared_too(results):
 
 
 def test_runs_of_other_lengths_and_seeds_are_compared_at_their_ends():
-    """Along the epochs, each one with its like."""
+    """Along the epochs, each one with its like, and the last with the last."""
     for folder, last, seed in (("custom/e", 60, 0), ("custom/f", 2, 3)):
         ends = [Cell(value=float(last), epoch=last, seeds=[seed + more], **PLAIN) for more in (0, 1)]
-        along = [Cell(value=1.0, epoch=epoch, **PLAIN | {"column": "along"}) for epoch in (1, last)]
+        along = [Cell(value=float(epoch), epoch=epoch, **PLAIN | {"column": "along"}) for epoch in {1, last // 2, last}]
         write(folder, "long", {"seed": seed, "finetune": last}, *ends, *along)
     table = show.compare("e", "f").set_index("network")
     assert table.loc[["7-P1", "7-P1, seed 1"], "difference"].tolist() == ["-58.00", "-58.00"]
-    assert table.loc["along, 1 epochs", "difference"] == "+0.00" and table.loc["along, 60 epochs", "f"] == ""
+    assert table.loc["along, 1 epochs", "difference"] == "+0.00" and table.loc["along, 30 epochs", "f"] == ""
+    assert table.loc["along, 60 and 2 epochs", "difference"] == "-58.00"
+    settings = table[table["attack"] == "setting: finetune"]
+    assert settings.index.tolist() == ["(each run at its last epoch)"] and settings["e"].tolist() == ["60"]
 
 
 def test_of_several_pages_one_must_be_named():

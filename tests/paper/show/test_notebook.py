@@ -47,6 +47,7 @@ def test_what_an_attack_makes_of_images_is_shown_by_each_loss_that_is_measured(d
     show.under_attack(table_6, "FGSM", "7-P1", "probabilities", "margin")
     alts = [content["text/plain"] for content, _ in displayed]
     assert len(alts) == 2 and all(alt.startswith("6 test images in three rows") for alt in alts)
+    assert all("6 are classified correctly before the attack" in alt for alt in alts)
     assert "after FGSM by probabilities on 7-P1" in alts[0] and "after FGSM by margin on 7-P1" in alts[1]
     made = {path.name for path in (results / "cpu").iterdir()}
     stems = [f"table06_fashion_mnist_under_attack_{loss}" for loss in ("probabilities", "margin")]

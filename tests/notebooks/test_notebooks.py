@@ -175,8 +175,8 @@ def test_every_page_can_be_opened_by_hand(table, network, monkeypatch):
     monkeypatch.setattr("reprolib.paper.show.notebook.show_in_notebook", shown.append)
     page = opened(nbformat.read(path, as_version=4), profile="cpu", network=network)["page"]
     assert page.plan.folder == "cpu" and page.plan.page.network == network and len(shown) == 1
-    changed = opened(nbformat.read(path, as_version=4), network=network, steps=3, fresh=True)["page"]
-    assert changed.plan.folder == "custom" and changed.plan.amounts.steps == 3 and changed.fresh
+    changed = opened(nbformat.read(path, as_version=4), network=network, steps=4, fresh=True)["page"]
+    assert changed.plan.folder == "custom" and changed.plan.amounts.steps == 4 and changed.fresh
 
 
 @of_pages

@@ -58,7 +58,7 @@ def test_jobs_and_trainings_belong_together(plan):
     assert needed == trained, "every network that is asked, or trained on, is trained; and no other"
     order = list(plan.trainings)
     for training, _ in plan.trainings.values():
-        if training.parent:
+        if isinstance(training.parent, Trained):
             assert order.index(str(training.parent.training)) < order.index(str(training.training)), "parents first"
     contents = [str(job.content()) for job in plan.jobs]
     assert len(set(contents)) == len(contents)
@@ -357,10 +357,12 @@ def test_the_ladder_is_climbed_on_the_undefended_network_by_pgd_of_the_largest_r
     assert {job.evaluation.loss for job in plan.ladder} == set(LOSSES)
     for job in plan.ladder:
         e = job.evaluation
-        assert (e.decision, e.size) == ("any", min(100, plan.size)) and isinstance(e.network, Trained)
-        assert e.network.parent is None and e.network.seed == plan.amounts.seed
+        assert (e.decision, e.size) == ("any", min(100, plan.size))
+        if not isinstance(e.network, Pretrained):
+            assert e.network.parent is None and e.network.seed == plan.amounts.seed
         if job.row == "full":
-            assert e.attack.get("eps") == max(attack.get("eps") for attack in pgds) and e.attack.get("restarts") == 2
+            assert e.attack.get("eps") == max(attack.get("eps") for attack in pgds)
+            assert e.attack.get("restarts") == min(2, plan.amounts.restarts)
 
 
 def test_the_ladders_rungs_differ_in_one_thing_each():

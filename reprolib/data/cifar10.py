@@ -13,7 +13,9 @@ from reprolib.data import places
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-INFO = places.Info("cifar-10", (3, 32, 32), CLASSES, MEAN, STD, 50_000, 10_000, sample="fashion-mnist-sample-rgb")
+INFO = places.Info(
+    "cifar-10", (3, 32, 32), CLASSES, MEAN, STD, 50_000, 10_000, sample="fashion-mnist-sample-rgb", free=False
+)
 
 MD5 = {  # of the original files, as published (the same list as in torchvision)
     "data_batch_1": "c99cafc152244af753f735de768cd75f",

@@ -36,6 +36,7 @@ INFO = places.Info(
     1000,
     sample="fashion-mnist-sample-rgb",
     small="imagenet-subset-128",
+    free=False,
 )
 PLACES = places.Places(
     parts=[f"val/{wnid}" for wnid in IMAGENETTE],

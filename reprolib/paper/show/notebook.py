@@ -82,8 +82,13 @@ def _displayed(figure: Figure, alt: str) -> bytes:
 def under_attack(page: run.Page, row: str, column: str, *losses: str) -> None:
     """Show what one of the page's attacks makes of some images, a picture for each of these losses that it measures.
 
-    Another engine than reprolib measures `logits` alone.
+    Another engine than reprolib measures `logits` alone. A profile's page, which is published, shows no pictures of a
+    data set that nobody may pass on.
     """
+    if not page.plan.info.free and not page.plan.folder.startswith("custom"):
+        whose = f"Pictures of {page.plan.data} may not be passed on, so that this page shows none under attack"
+        display(f"*{whose}; a run of your own does: set `run_name`.*")
+        return
     network = page.plan.networks[column, 0]
     asked = [job.evaluation for job in page.plan.jobs if job.row == row and job.evaluation.source is None]
     by_loss = {one.loss: one for one in asked if one.network == network}

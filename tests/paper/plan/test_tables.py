@@ -130,7 +130,8 @@ def test_a_recipe_is_given_by_name_or_with_what_differs():
 
 @pytest.mark.parametrize("fields, words", [
     ({}, ["one of recipe, weights, members and change", "not none"]),
-    ({"recipe": "adam", "weights": "some.pth"}, ["not recipe and weights"]),
+    ({"recipe": "adam", "members": ["M1", "M2"]}, ["not recipe and members"]),
+    ({"weights": "some.pth", "members": ["M1", "M2"]}, ["not weights and members"]),
     ({"change": {"name": "high_frequency", "rho": 0.5}}, ["change and of come together"]),
     ({"recipe": "adam", "of": "undefended"}, ["change and of come together"]),
     ({"recipe": "adma"}, ["did you mean 'adam'"]),

@@ -1,6 +1,7 @@
 """What a notebook calls: pictures that are there under any backend, headings, and the last cell's files."""
 
 import base64
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -55,6 +56,17 @@ def test_what_an_attack_makes_of_images_is_shown_by_each_loss_that_is_measured(d
     engine = plan.Plan(table_6.plan.page, table_6.plan.amounts.model_copy(update={"engine": "torchattacks"}), "cpu")
     show.under_attack(run.Page(engine, store=table_6.store, dataset=table_6.dataset), "FGSM", "7-P1", "margin")
     assert len(displayed) == 2, "torchattacks measures logits alone"
+
+
+@pytest.mark.parametrize("folder, pictures", [("cpu", 0), ("custom/mine", 1)])
+def test_a_published_page_passes_no_picture_on_that_nobody_may(displayed, results, table_6, folder, pictures):
+    planned = plan.Plan(table_6.plan.page, table_6.plan.amounts, folder)
+    planned.info = replace(planned.info, free=False)
+    show.under_attack(run.Page(planned, store=table_6.store, dataset=table_6.dataset), "FGSM", "7-P1", "margin")
+    made = list((results / folder).glob("*")) if (results / folder).exists() else []
+    assert len(made) == 2 * pictures and len(displayed) == 1
+    said = getattr(displayed[0][0], "data", "")
+    assert ("may not be passed on" in said) == (not pictures)
 
 
 def test_a_pages_pictures_stand_beside_its_record(displayed, results):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from paper.made import amounts, table_6
 
+from reprolib import networks
 from reprolib.paper import files, plan, run, show
 
 MADE = {"data": {"name": "n", "source": "s", "variant": "v"}, "pretraining": [], "device": ["some CPU"], "seconds": {},
@@ -77,7 +78,7 @@ def test_every_page_says_what_was_reduced(page, profile):
     planned = plan.load_plan(page.table, page.network, profile)
     text, used = show.scale(planned), planned.amounts
     assert text.startswith(show.banner("quick")) == (profile == "quick") and f"Profile **{profile}**" in text
-    narrow = used.width != 1 and page.network in ("vgg16", "resnet50", "resnet20", "wide-resnet-16-4")
+    narrow = used.width != 1 and networks.scalable(page.network or page.architecture)
     assert (f"(width {used.width:g})" in text) == narrow
     assert f" {planned.size:,} test images" in text
     read = used.networks == "published"

@@ -35,7 +35,7 @@ class Info:
     sample: str | None = None  # name of the embedded data set that stands in for it, of as many channels and classes
     small: str | None = None  # name of the same pictures in a smaller size
     free: bool = (
-        True  # whether its licence lets anyone pass its pictures on, as a published page with some of them does
+        True  # whether anyone may pass its pictures on, as a published page with some of them does
     )
 
 

@@ -34,9 +34,7 @@ class Info:
     test: int
     sample: str | None = None  # name of the embedded data set that stands in for it, of as many channels and classes
     small: str | None = None  # name of the same pictures in a smaller size
-    free: bool = (
-        True  # whether anyone may pass its pictures on, as a published page with some of them does
-    )
+    free: bool = True  # whether anyone may pass its pictures on, as a published page with some of them does
 
 
 @dataclass(frozen=True)

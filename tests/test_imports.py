@@ -21,7 +21,7 @@ METHOD = [
 ]
 APPARATUS = [
     {"files", "parameters"},
-    {"accelerators", "kernels"},
+    {"accelerators", "kernels", "own_runs"},
     {"notebooks"},
     {"plan"},
     {"run"},

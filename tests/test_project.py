@@ -23,7 +23,7 @@ from reprolib.paper import plan, run
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "reprolib").rglob("*.py"))
 LONGEST = 350  # lines of a file
-METHOD = 2600  # lines of code of all but the apparatus and the defences, without docstrings and blank lines
+METHOD = 2700  # lines of code of all but the apparatus and the defences, without docstrings and blank lines
 DEFENCE = 120  # lines of code of a defence, of which there may be many
 
 

@@ -1,4 +1,5 @@
-"""The paper's defence with patches that grow with the pictures, as its 7 and 11 pixels may be meant for ImageNet."""
+"""The paper's defence (section 3.1) with patches that grow with the pictures, as its 7 and 11 pixels may be meant for
+ImageNet."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ import yaml
 from reprolib.paper import files
 from reprolib.paper.files import ROOT, make_folder, shown, unwritable, write_atomically
 from reprolib.paper.kernels import NotebookError, kernel
+from reprolib.paper.own_runs import earlier_settings, value
 from reprolib.paper.parameters import suggest, why_no_run_name
 
 if TYPE_CHECKING:
@@ -145,16 +146,7 @@ def own_settings(sheet: Sheet, run_name: str, words: Iterable[str]) -> dict[str,
         raise UnknownName(f"a run with {pairs[0][0]} of its own needs a name; say --run-name NAME, or RUN=NAME to make")
     if run_name and (why := why_no_run_name(run_name)):
         raise UnknownName(why)
-    return {name: _value(text) for name, _, text in pairs} | ({"run_name": run_name} if run_name else {})
-
-
-def _value(text: str) -> Any:
-    if fraction := re.fullmatch(r"(\d+)/([1-9]\d*)", text):  # as radii are often written: 8/255
-        return int(fraction[1]) / int(fraction[2])
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    return {name: value(text) for name, _, text in pairs} | ({"run_name": run_name} if run_name else {})
 
 
 def _declared(notebook: Path) -> dict[str, str]:
@@ -220,17 +212,8 @@ def run_notebook(name: str | Path, profile: str, run_name: str = "", settings: I
 
 def _refuse_another_run(sheet: Sheet, folder: str, parameters: dict[str, Any]) -> None:
     """A run may be made again, and may not take the place of one with other settings, which its notebook tells."""
-    import nbformat
-
     executed = sheet.outputs(folder)[1]
-    if not executed.exists():
-        return
-    cells = nbformat.read(executed, as_version=4).cells
-    injected = [item.source for item in cells if "injected-parameters" in item.metadata.get("tags", [])]
-    nodes = ast.parse("\n".join(injected)).body
-    before = {
-        ast.unparse(node.targets[0]): _value(ast.unparse(node.value)) for node in nodes if isinstance(node, ast.Assign)
-    }
+    before = earlier_settings(executed) if executed.exists() else parameters
     if before != parameters:
         told = " ".join(f"{name}={value}" for name, value in before.items() if name != "run_name")
         raise UnknownName(

@@ -95,8 +95,9 @@ def test_steps_on_an_image_that_falls_at_once_and_on_one_that_never_does(attack,
 
 def test_every_page_that_asks_networks_has_a_row_and_shared_work_is_counted_once():
     table = costs.table("cpu", "table03_vgg16 table09_vgg16 table11_vgg16").set_index("page")
-    assert list(table.index) == ["table03_vgg16", "table09_vgg16", "table11_vgg16"]
-    assert list(table["trainings"]) == [8, 0, 0]
+    on_cifar = ["table03_vgg16", "table09_vgg16", "table11_vgg16"]
+    assert [page for page in table.index if not page.endswith("-imagenet")] == on_cifar
+    assert list(table.loc[on_cifar, "trainings"]) == [8, 0, 0]
     plan = load_plan("table03", "vgg16", "cpu")
     assert table["attacks"]["table03_vgg16"] == len(
         {costs.computation(j.evaluation) for j in [*plan.jobs, *plan.ladder]}

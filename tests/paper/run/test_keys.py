@@ -349,8 +349,8 @@ def test_a_changed_entry_point_changes_its_own_key_and_those_that_are_made_of_it
 @pytest.mark.parametrize("place, changed", [
     ("reprolib.networks.cpu.winograd:POINTS", {"network fmnistconv"}),
     ("reprolib.data.fashion_mnist:MEAN", {"network fmnistconv"}),
-    ("reprolib.patches:OPERATIONS", {"defence patched", "defence patched_at"}),
-    ("reprolib.patches:gaussian_blur", {"defence patched", "defence patched_at"}),
+    ("reprolib.patches:OPERATIONS", {"defence patched", "defence patched_at", "defence patched_scaled"}),
+    ("reprolib.patches:gaussian_blur", {"defence patched", "defence patched_at", "defence patched_scaled"}),
     (entry(quantized), {"defence quantised", "defence quantised_at"}),
     (entry(folded), {"folded"}),
     (entry(evaluate.run_torchattacks), {"attacked"}),

@@ -40,7 +40,7 @@ export LOGNAME := $(or $(LOGNAME),$(USER),$(shell id -un 2>/dev/null),nobody)
 # Bars of a thousand jobs are noise in a log; a terminal shows them.
 export TQDM_MININTERVAL ?= 2
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
-# glibc gives large tensors back to the system after each use and gets them again, zeroed: a fifth of a training's time here.
+# glibc gives large tensors back to the system after each use and gets them again, zeroed, which trainings spend a good part of their time on.
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 export MALLOC_TOP_PAD_ ?= 134217728

@@ -14,6 +14,7 @@ import contextlib
 import functools
 import os
 import re
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ TEMPLATES = ROOT / "reprolib" / "paper" / "show" / "templates"
 LESSONS = NOTEBOOKS / "lessons"  # worked through by hand: no pages of the paper, and no records
 FIRST = "start_here"  # for whoever has not seen one
 LAST = "00_scoreboard"  # reads what the others wrote
+# jsonschema, which nbformat imports, would compile a grammar of addresses that no notebook's schema has: a second and more
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 WIDGET = "application/vnd.jupyter.widget-view+json"  # of no use without the kernel that made it
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from scipy.stats import binom
 
 from reprolib import data, networks, training
 from reprolib.defenses import Defence
@@ -156,6 +155,8 @@ def _steps(run: training.Run, epochs: int) -> int:
 
 def _median(values: list[float]) -> dict[str, Any]:
     """The median with its 95 % interval, whose ends are values themselves (order statistics)."""
+    from scipy.stats import binom  # takes a second to import
+
     ordered, n = sorted(values), len(values)
     below = int(binom.ppf(0.025, n, 0.5))
     ends = ordered[max(below - 1, 0)], ordered[min(n - below, n - 1)]

@@ -4,6 +4,7 @@
 # A job's output is a file that it makes: pages under results/, trainings and evaluations in the store. These are
 # named by all that determines them, so they are `ancient`, never out of date; a page is made again when its sources
 # change. `update` keeps the engine from deleting what stands there before a step has succeeded.
+import json
 import math
 import os
 import shlex
@@ -12,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
-from reprolib.paper import kernels, notebooks
+from reprolib.paper import files, kernels, notebooks
 
 workdir: ROOT
 
@@ -25,6 +26,7 @@ def from_root(path):
 PROFILE = str(config.get("profile", "quick"))
 ONLY = "" if config.get("only") is None else str(config["only"])  # 00 arrives as the number 0
 DRY_RUN = bool(config.get("dry_run"))  # the plan can be shown without the data
+PLAN = Path(config["plan"]) if "plan" in config else None  # kept for the jobs on a cluster, each of which reads this file
 SOURCES = [from_root(p) for folder, kind in (("reprolib", "py"), ("params", "yaml"))
            for p in sorted((ROOT / folder).rglob(f"*.{kind}"))]
 PYTHON = shlex.join(["env", f"PYTHONPATH={kernels.python_path()}", sys.executable, "-m", "reprolib"])
@@ -39,23 +41,33 @@ def minutes(seconds):
 
 
 def planned():
-    """The wanted pages, and the trainings and evaluations that they wait for."""
+    """The wanted pages, and the trainings and evaluations that they wait for, see `Steps.listed`."""
     notebooks.check_profile(PROFILE)
     wanted = {page.record: page for page in notebooks.wanted(ONLY)}
     asked = [(page.notebook.stem, page.network) for page in wanted.values() if page.network]
     if not asked:  # no need to wait for torch
-        return wanted, None
+        return wanted, {}
+    if PLAN and PLAN.exists():
+        return wanted, json.loads(PLAN.read_text(encoding="utf-8"))
     from reprolib.paper.run import steps, store
 
     root = from_root(store.default_root())
     if "{" in root or "}" in root:
         raise ValueError(f"the store is {root}, and Snakemake takes braces for wildcards; set REPROLIB_STORE to a path without")
-    return wanted, steps.plan_steps(asked, PROFILE, without_data=DRY_RUN)
+    plan = steps.plan_steps(asked, PROFILE, without_data=DRY_RUN).listed()
+    if PLAN:
+        files.write_atomically(PLAN, json.dumps(plan).encode())
+    return wanted, plan
+
+
+def parcel_of(name):
+    """The parcel that a step is in."""
+    return STEPS["parcels"][STEPS["parcel_of"][name]]
 
 
 def made_by(parcels):
-    """The file by which each of these parcels is asked for."""
-    return ancient([from_root(parcel.file) for parcel in parcels])
+    """The file by which each of these parcels, given by their numbers, is asked for."""
+    return ancient([from_root(STEPS["parcels"][number]["file"]) for number in parcels])
 
 
 try:
@@ -73,20 +85,20 @@ rule all:
 
 
 if STEPS:
-    STORE = from_root(STEPS.store.root)
+    STORE = from_root(STEPS["store"])
 
     # A job is a parcel of steps, asked for by what its last one makes; where that is a training, all of them are.
     rule trainings:
-        input: lambda w: made_by(STEPS.before(STEPS.parcels[w.name]))
+        input: lambda w: made_by(parcel_of(w.name)["after"])
         output: update(STORE + "/{name,training/[0-9a-f]+}/epoch-{epoch,[0-9]+}.safetensors")
-        params: steps=lambda w: STEPS.parcels[w.name].command
+        params: steps=lambda w: parcel_of(w.name)["command"]
         log: f"results/{PROFILE}/.logs/{{name}}/epoch-{{epoch}}.log"
         threads: 1
         resources:
             gpu=GPU,
             on_gpu=1,
             mem_mb=lambda w, attempt: 4000 * attempt,
-            runtime=lambda w, attempt: minutes(STEPS.parcels[w.name].seconds) * attempt,
+            runtime=lambda w, attempt: minutes(parcel_of(w.name)["seconds"]) * attempt,
         priority: 1  # before notebooks, which take seconds: no core waits at the end
         shell: RUN + " {params.steps} --profile {PROFILE}" + LOGGED
 
@@ -99,7 +111,7 @@ rule notebook:
     input:
         SOURCES,
         notebook=lambda w: from_root(WANTED[w.record].notebook),
-        steps=lambda w: made_by(STEPS.pages.get(w.record, []) if STEPS else []),
+        steps=lambda w: made_by(STEPS["pages"].get(w.record, []) if STEPS else []),
         # the scoreboard reads what the others wrote
         others=lambda w: [f"results/{PROFILE}/{r}.json" for r in WANTED if r != w.record] if w.record == notebooks.LAST else [],
     output:

@@ -13,6 +13,7 @@ import shlex
 import signal
 import sys
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,8 @@ def _engine(
     elif jobs:  # the later one counts
         command += ["--jobs", str(jobs)]
     command += ["--dry-run"] if dry_run else []
-    command += ["--config", f"profile={profile}", f"only={only}", f"dry_run={dry_run}"]
+    plan = files.RESULTS / profile / ".logs" / f"plan-{uuid.uuid4().hex}.json"
+    command += ["--config", f"profile={profile}", f"only={only}", f"dry_run={dry_run}", f"plan={plan}"]
     os.environ.pop("SNAKEMAKE_PROFILE", None)  # made for other workflows
     os.environ["PYTHONPATH"] = kernels.python_path()
     os.chdir(ROOT)
@@ -197,6 +199,7 @@ def _engine(
     except SystemExit as ended:
         return int(ended.code or 0)
     finally:
+        plan.unlink(missing_ok=True)
         said.removeFilter(heard)
         signal.signal(signal.SIGINT, before)
     return 0

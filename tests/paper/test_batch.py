@@ -171,6 +171,19 @@ def test_batch_of_the_cpu_profile(copy, monkeypatch, results):
         assert all(names.index(parent) < names.index(name) for parent in step.asks)
 
 
+def test_a_job_on_a_cluster_reads_the_plan_that_the_batch_kept_and_needs_no_torch_for_it(copy, tmp_path, monkeypatch):
+    """And takes the same steps, in the same order."""
+    config = ["profile=quick", "only=tiny", f"plan={tmp_path / 'plan.json'}"]
+    planned = steps_in(plan_of(copy, *config))
+    (tmp_path / "torch.py").write_text("raise SystemExit('a job imports torch to plan')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    read = plan_of(copy, *config)
+    assert read.returncode == 0, read.stdout
+    assert len(planned) > 1 and steps_in(read) == planned
+    (tmp_path / "plan.json").unlink()
+    assert "a job imports torch to plan" in plan_of(copy, *config).stdout
+
+
 @pytest.mark.parametrize("config, words", [
     ("profile=cpuu", ["unknown profile 'cpuu'", "did you mean 'cpu'"]),
     ("only=tabel06_fashion_mnist", ["unknown page", "did you mean 'table06_fashion_mnist'"]),

@@ -36,6 +36,27 @@ class Steps:
         """The parcels that make what this one's steps need."""
         return [each for each in self._making(n for step in parcel.missing for n in step.asks) if each is not parcel]
 
+    def listed(self) -> dict[str, Any]:
+        """All of it as plain data, which a process reads without torch: parcels, and their numbers by the name of each
+        of their steps, for each page, and for each parcel that waits for them. The file of what is done is None.
+        """
+        parcels = list(dict.fromkeys(self.parcels.values()))
+        number = {parcel: place for place, parcel in enumerate(parcels)}
+        return {
+            "store": str(self.store.root),
+            "parcels": [
+                {
+                    "file": str(parcel.file) if parcel.missing else None,
+                    "after": [number[each] for each in self.before(parcel)],
+                    "command": parcel.command,
+                    "seconds": parcel.seconds,
+                }
+                for parcel in parcels
+            ],
+            "parcel_of": {name: number[parcel] for name, parcel in self.parcels.items()},
+            "pages": {record: [number[each] for each in waited] for record, waited in self.pages.items()},
+        }
+
     def _making(self, names: Iterable[str]) -> list[Parcel]:
         steps = [self.trainings.get(name) or self.evaluations[name] for name in names]
         return list(dict.fromkeys(self.parcels[step.name] for step in steps if not step.done))
@@ -57,15 +78,16 @@ def plan_steps(
     looks: dict[str, set[int]] = {}
     missing: dict[str, set[int]] = {}
     asked: dict[str, list[str]] = {}  # by record
-    for page in pages:
+    evaluations = [page.evaluations() for page in pages]
+    parts = {name: _parts(name, one, profile) for each in evaluations for name, one in each.items()}
+    for page, each in zip(pages, evaluations, strict=True):
         untrained = page.missing_trainings()
-        parts = {name: _parts(name, evaluation, profile) for name, evaluation in page.evaluations().items()}
-        asked[page.plan.page.record] = [*untrained, *(part for some in parts.values() for part in some)]
+        asked[page.plan.page.record] = [*untrained, *(part for name in each for part in parts[name])]
         for training, epochs in page.plan.trainings.values():
             looks.setdefault(page.shelf.name(training), set()).update(epochs)
         for name, (_, epochs) in untrained.items():
             missing.setdefault(name, set()).update(epochs)
-    for page in pages:
+    for page, each in zip(pages, evaluations, strict=True):
         by = page.plan.page.table, page.plan.page.network
         for training, _ in page.plan.trainings.values():
             name = page.shelf.name(training)
@@ -74,9 +96,9 @@ def plan_steps(
             seconds = costs.training_seconds(training, max(looks[name]), profile)
             asks = _names([training.parent], page)
             found.trainings.setdefault(name, Step(*by, name, file, name not in missing, seconds, asks, at))
-        for name, evaluation in page.evaluations().items():
+        for name, evaluation in each.items():
             asks = _names([evaluation.network, evaluation.source], page)
-            for part, seconds in _parts(name, evaluation, profile).items():
+            for part, seconds in parts[name].items():
                 done = store.has(name) or store.has(part)
                 found.evaluations.setdefault(part, Step(*by, part, store.path(part), done, seconds, asks))
     found.parcels = pack([*found.trainings.values(), *found.evaluations.values()])

@@ -6,6 +6,7 @@ network, its own numbers, and loss, decision and seed by name, and makes a froze
 `runs` (that an image may have), `run` and `__call__`.
 """
 
+import functools
 import inspect
 import pkgutil
 from collections.abc import Callable
@@ -31,8 +32,13 @@ __all__ = [
 
 def named() -> dict[str, Callable[..., Any]]:
     """Name -> constructor (model, eps, ...) of all attacks that files of this folder list in `ATTACKS`."""
+    return dict(_named(tuple(__path__)))
+
+
+@functools.cache
+def _named(folders: tuple[str, ...]) -> dict[str, Callable[..., Any]]:
     found: dict[str, Callable[..., Any]] = {}
-    for file in pkgutil.iter_modules(__path__):
+    for file in pkgutil.iter_modules(folders):
         listed = vars(import_module(f"{__name__}.{file.name}")).get("ATTACKS", {})
         twice = sorted(found.keys() & listed.keys())
         if twice:

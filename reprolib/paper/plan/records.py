@@ -68,7 +68,7 @@ def _sentence(kind: type[Record], error: pydantic.ValidationError) -> str:
     return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}, not {value!r}"
 
 
-class _UniqueKeys(yaml.SafeLoader):
+class _UniqueKeys(yaml.CSafeLoader):
     """A repeated key is an error: the second of two equal names would silently replace the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

@@ -29,15 +29,19 @@ def folder(profile: str) -> Path:
 
 def find(network: Trained) -> Path | None:
     """The file of a published network with exactly this record."""
-    known: tuple[tuple[Path, int], ...] = tuple(
-        (path, path.stat().st_mtime_ns) for profile in JUDGED for path in sorted(folder(profile).glob("*.safetensors"))
-    )
+    known = tuple((folder(profile), _changed(folder(profile))) for profile in JUDGED)
     return _index(known).get(digest(network.content()))
+
+
+def _changed(path: Path) -> int:
+    """When a file was put into the folder or taken out of it: in place, none is ever written."""
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 @functools.lru_cache(maxsize=4)
 def _index(known: tuple[tuple[Path, int], ...]) -> dict[str, Path]:
-    return {digest(_meta(path)["network"]): path for path, _ in reversed(known)}
+    files = [path for folder, _ in known for path in sorted(folder.glob("*.safetensors"))]
+    return {digest(_meta(path)["network"]): path for path in reversed(files)}
 
 
 def _meta(path: Path) -> dict[str, Any]:

@@ -40,7 +40,7 @@ TEMPLATES = ROOT / "reprolib" / "paper" / "show" / "templates"
 LESSONS = NOTEBOOKS / "lessons"  # worked through by hand: no pages of the paper, and no records
 FIRST = "start_here"  # for whoever has not seen one
 LAST = "00_scoreboard"  # reads what the others wrote
-# a grammar of addresses that no notebook's schema has: jsonschema, which nbformat imports, compiles it for a second and more
+# a grammar of addresses, which no notebook has: jsonschema, which nbformat imports, compiles it for more than a second
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 WIDGET = "application/vnd.jupyter.widget-view+json"  # of no use without the kernel that made it
 

@@ -69,9 +69,8 @@ def sheets() -> list[Sheet]:
     found = []
     for path in sorted(NOTEBOOKS.rglob("*.ipynb"), key=lambda path: (path.stem == LAST, path.stem)):
         if ".ipynb_checkpoints" not in path.parts and not path.is_relative_to(LESSONS):
-            records = record_names(path.stem)
-            found += [Sheet(record, path, network) for network, record in records.items()]
-            found += [] if records else [Sheet(path.stem, path)]
+            records = record_names(path.stem).items()
+            found += [Sheet(record, path, network) for network, record in records] or [Sheet(path.stem, path)]
     return found
 
 

@@ -61,6 +61,8 @@ def make_tables(
     if heard.interrupted:
         raise KeyboardInterrupt
     if not dry_run:
+        if engine == LOCAL and heard.ended:
+            print(heard.summary(jobs or os.cpu_count() or 1))
         from reprolib.paper.show.site import build_site  # takes seconds to import
 
         index = build_site(profile)
@@ -108,24 +110,41 @@ class Listener(logging.Filter):
         self.dry_run, self.interrupted = dry_run, False
         self.pages: set[str] = set()
         self.running: set[int] = set()
+        self.ended = 0  # jobs, failed ones too
+        self.busy = 0.0  # seconds of all jobs together
         self.failed: dict[int, tuple[Path, str]] = {}
-        self.started = self.told = time.monotonic()
+        self.started = self.told = self.counted = time.monotonic()
 
     def filter(self, record: logging.LogRecord) -> bool:
         event, said = getattr(getattr(record, "event", None), "value", None), record.__dict__
+        self._count()
         if event == "job_info" and said["rule_name"] == "notebook":
             self.pages.add(said["wildcards"]["record"])
         elif event == "job_started":
             self.running |= set(said["jobs"])
         elif event == "job_error":
-            self.running.discard(said["jobid"])
+            self._end(said["jobid"])
             self.failed[said["jobid"]] = ROOT / said["log"][0], said["shellcmd"]
         elif event == "job_finished":
-            self.running.discard(said["job_id"])
+            self._end(said["job_id"])
             self.failed.pop(said["job_id"], None)
         elif event == "progress" and not self.dry_run:
             self._tell(said["done"], said["total"])
         return record.levelno >= logging.WARNING and not self.interrupted
+
+    def _count(self) -> None:
+        now = time.monotonic()
+        self.busy += len(self.running) * (now - self.counted)
+        self.counted = now
+
+    def _end(self, job: int) -> None:
+        self.ended += job in self.running
+        self.running.discard(job)
+
+    def summary(self, places: int) -> str:
+        """One line: how many jobs, how long they took, and how much of that time each of the places had one."""
+        seconds = max(self.counted - self.started, 1e-9)
+        return f"{self.ended} jobs in {seconds:.0f} s, {places} at once for {self.busy / seconds / places:.0%} of it"
 
     def _tell(self, done: int, total: int) -> None:
         now = time.monotonic()

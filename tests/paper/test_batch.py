@@ -308,6 +308,22 @@ def test_what_runs_and_what_failed_is_counted_and_what_failed_is_reported_with_i
     assert lines[4] == f"    log:   {log}"
 
 
+def test_the_end_says_how_much_of_the_time_its_processes_had_work(monkeypatch):
+    """Of two at once, after 20 s of planning: one works for 80 s and fails, one for 40 s; 120 of 200."""
+    now = [0.0]
+    monkeypatch.setattr(batch.time, "monotonic", lambda: now[0])
+    heard = batch.Listener(dry_run=False)
+    for at, event, said in (
+        (20, LogEvent.JOB_STARTED, {"jobs": [7]}),
+        (20, LogEvent.JOB_STARTED, {"jobs": [8]}),
+        (60, LogEvent.JOB_FINISHED, {"job_id": 8}),
+        (100, LogEvent.JOB_ERROR, {"jobid": 7, "log": ["a.log"], "shellcmd": "-m reprolib notebook a"}),
+    ):
+        now[0] = at
+        heard.filter(logging.makeLogRecord({"event": event, "levelno": logging.INFO} | said))
+    assert heard.summary(2) == "2 jobs in 100 s, 2 at once for 60% of it"
+
+
 def test_a_cluster_is_asked_for_memory_minutes_and_a_gpu_where_the_profile_is_for_one(copy):
     for profile, gpu in (("cpu", 0), ("paper", 1)):
         done = plan_of(copy, f"profile={profile}", "only=table11_epochs", "dry_run=true")

@@ -163,7 +163,9 @@ def _lab(options: argparse.Namespace) -> None:
     place = [f"--ServerApp.root_dir={files.ROOT}", f"--LabApp.default_url=/lab/tree/notebooks/{notebooks.FIRST}.ipynb"]
     command = [sys.executable, "-m", "jupyterlab", *place, *root, *options.more]
     os.chdir(files.ROOT)
-    os.execve(sys.executable, command, os.environ | {"PYTHONPATH": kernels.python_path()})
+    # threads spin while they wait for one another, which takes a kernel four times as long where others want the cores
+    waits = {"OMP_WAIT_POLICY": "passive"} | os.environ
+    os.execve(sys.executable, command, waits | {"PYTHONPATH": kernels.python_path()})
 
 
 def _notebook(options: argparse.Namespace) -> None:

@@ -68,10 +68,20 @@ def test_jupyterlab_is_started_for_root_too_and_takes_options(user, more, monkey
     started = []
     monkeypatch.setattr(os, "geteuid", lambda: user)
     monkeypatch.setattr(os, "chdir", lambda folder: None)
-    monkeypatch.setattr(os, "execve", lambda file, command, env: started.append((command[1:], env["PYTHONPATH"])))
+    monkeypatch.setattr(os, "execve", lambda file, command, env: started.append((command[1:], env)))
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     cli.main(["lab", "--no-browser", "--port", "9999"])
-    ((command, path),) = started
+    ((command, env),) = started
     assert command[:2] == ["-m", "jupyterlab"] and command[4:] == [*more, "--no-browser", "--port", "9999"]
     root, opened = (option.split("=")[1] for option in command[2:4])
     assert root == str(files.ROOT) and (files.ROOT / opened.removeprefix("/lab/tree/")).exists()
-    assert path.split(os.pathsep)[0] == str(files.ROOT)
+    assert env["PYTHONPATH"].split(os.pathsep)[0] == str(files.ROOT) and env["OMP_WAIT_POLICY"] == "active"
+
+
+def test_threads_of_jupyterlabs_kernels_leave_the_cores_to_others_while_they_wait(monkeypatch):
+    started = []
+    monkeypatch.setattr(os, "chdir", lambda folder: None)
+    monkeypatch.setattr(os, "execve", lambda file, command, env: started.append(env["OMP_WAIT_POLICY"]))
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    cli.main(["lab"])
+    assert started == ["passive"]

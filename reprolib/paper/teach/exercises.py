@@ -97,7 +97,7 @@ def _logit_cases(random: Generator) -> list[tuple]:
 def _gradient_cases(random: Generator) -> list[tuple]:
     gradient = torch.randn(6, 1, 4, 4, generator=random)
     gradient[1], gradient[2, 0, 0], gradient[4] = 0, 0, 1e-30 * gradient[4]
-    gradient[5] -= gradient[5].mean()
+    gradient[5, 0] = torch.tensor([1.0, -1.0]).repeat(4, 2)  # whose sum is 0 exactly, which no rounded mean makes it
     return [(gradient,)]
 
 
@@ -219,7 +219,10 @@ EXERCISES = {
         {
             "it asks whether any pixel's gradient is 0; all of them must be": lambda g: (g == 0).flatten(1).any(1),
             "it says which images do move": lambda g: ~stands_still(g),
-            "a tiny gradient is none: its sign is 1 or -1, and the image moves": lambda g: (
+            "it adds the pixels' gradients, which can cancel out: ask of each whether it is 0": lambda g: (
+                g.flatten(1).sum(1) == 0
+            ),
+            "it takes a tiny gradient for none: its sign is 1 or -1, and the image moves": lambda g: (
                 (g.abs() < 1e-6).flatten(1).all(1)
             ),
             "it answers for each pixel: all pixels of an image together decide": lambda g: g == 0,

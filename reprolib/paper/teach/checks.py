@@ -43,7 +43,9 @@ def check(function: Callable[..., Any]) -> Callable[..., Any]:
 def fault(function: Callable[..., Any], exercise: Exercise) -> str | None:
     """What is wrong with a student's function, as the end of "not yet, because ..."; None where it is right."""
     if function is exercise.solution:
-        return "the cell above has put no function of yours in its place: look for an error in it, or for another name"
+        return (
+            "the cell above has put no function of yours in its place: run it; look for an error in it, or another name"
+        )
     for given in exercise.cases(torch.Generator().manual_seed(0)):
         hers = copy.deepcopy(given)
         try:
@@ -53,7 +55,7 @@ def fault(function: Callable[..., Any], exercise: Exercise) -> str | None:
         except Exception as error:
             return f"it stops with {type(error).__name__}: {' '.join(str(error).split())[:200]}"
         if found is None or found is ...:
-            return "it gives nothing back: does it end with return?"
+            return "it gives nothing back; let it end with return"
         if wrong := _difference(found, exercise.solution(*given)):
             return next((why for why, bad in exercise.mistakes.items() if not _difference(found, bad(*given))), wrong)
         if any(isinstance(old, Tensor) and not torch.equal(old, new) for old, new in zip(given, hers, strict=True)):
@@ -64,11 +66,11 @@ def fault(function: Callable[..., Any], exercise: Exercise) -> str | None:
 def _difference(found: Any, right: Any) -> str | None:
     """How a student's answer differs from the right one; None where it is the same to within rounding."""
     if isinstance(right, Tensor) and not isinstance(found, Tensor):
-        return f"it gives a {type(found).__name__} where a tensor is expected"
+        return f"it gives {type(found).__name__} where a tensor is expected"
     try:
         found, right = torch.as_tensor(found), torch.as_tensor(right)
     except (TypeError, ValueError, RuntimeError):
-        return f"it gives a {type(found).__name__} where {right!r} would be right"
+        return f"it gives {type(found).__name__} where {right!r} would be right"
     if (found.dtype.is_floating_point, found.dtype == torch.bool) != (
         right.dtype.is_floating_point,
         right.dtype == torch.bool,
@@ -93,16 +95,30 @@ def _kind(values: Tensor) -> str:
 def score(prediction: object, measured: float, what: str = "%", close: float = 5.0) -> None:
     """Show a prediction beside the measurement, both in `what`, with up to three stars.
 
-    close: how near it is as predicted; twice as far gives two stars, four times as far one.
+    close: how near it is as predicted; twice as far gives two stars, four times as far one. A number in quotes is taken,
+    too, and what is none, but a try, is not told the measurement.
     """
-    if isinstance(prediction, bool) or not isinstance(prediction, Real):
-        _box(BLUE, "✎ no prediction", f"{prediction!r} is no number. Measured: {measured:.1f} {what}.")
+    if prediction is None or prediction is ...:
+        _box(BLUE, "✎ no prediction", f"Measured: {measured:.1f} {what}.")
         return
-    miss = abs(float(prediction) - measured)
+    given = _number(prediction)
+    if given is None:
+        _box(BLUE, "✎ no prediction", f"{prediction!r} is no number; write one, such as 30, and run the cell again.")
+        return
+    miss = abs(given - measured)
     stars = sum(miss <= factor * close for factor in (1, 2, 4))
     words = ("A surprise: worth a second look.", "Not far.", "Near.", "As predicted.")[stars]
-    text = f"predicted {float(prediction):.1f}, measured {measured:.1f} {what}: {miss:.1f} off. {words}"
+    text = f"predicted {given:.1f}, measured {measured:.1f} {what}: {miss:.1f} off. {words}"
     _box(GREEN if stars == 3 else ORANGE, "★" * stars + "☆" * (3 - stars), text)
+
+
+def _number(given: object) -> float | None:
+    if isinstance(given, str):
+        try:
+            return float(given.strip().removesuffix("%"))
+        except ValueError:
+            return None
+    return float(given) if isinstance(given, Real) and not isinstance(given, bool) else None
 
 
 def answer(chosen: str, right: str, because: str) -> None:

@@ -55,7 +55,7 @@ def test_an_exception_is_told_in_one_line(said):
 @pytest.mark.parametrize("wrong, reason", [
     (lambda gradient: None, "gives nothing back"),
     (lambda gradient: ..., "gives nothing back"),
-    (lambda gradient: [True], "a list where a tensor is expected"),
+    (lambda gradient: [True], "gives list where a tensor is expected"),
     (lambda gradient: gradient.flatten(1).sum(1), "numbers with decimals, and True and False are expected"),
     (lambda gradient: (gradient == 0).flatten(1).all(1)[:-1], "has the shape (5,), and (6,) is expected"),
     (lambda gradient: torch.zeros(6, dtype=torch.bool), "it gives 0 at [1], where 1 is right"),
@@ -65,7 +65,7 @@ def test_what_is_wrong_is_named(wrong, reason):
 
 
 @pytest.mark.parametrize("wrong, reason", [
-    (lambda right, n: "high", "a str where"),
+    (lambda right, n: "high", "gives str where"),
     (lambda right, n: (math.nan, math.nan), "it gives nan at [0], where"),
 ])  # fmt: skip
 def test_numbers_are_compared_too(wrong, reason):
@@ -134,7 +134,7 @@ def test_salt_and_pepper_is_the_papers():
 # --- predictions ---
 
 
-@pytest.mark.parametrize("prediction, stars", [(72, 3), (67.0, 3), (63, 2), (53, 1), (30, 0)])
+@pytest.mark.parametrize("prediction, stars", [(72, 3), ("72 %", 3), (67.0, 3), (63, 2), (53, 1), (30, 0)])
 def test_the_nearer_the_prediction_the_more_stars(said, prediction, stars):
     score(prediction, 72.0)
     assert box(said).count("★") == stars and "measured 72.0 %" in box(said)
@@ -145,10 +145,10 @@ def test_what_counts_as_near_can_be_said(said):
     assert "★" not in box(said) and "measured -1.0 points: 3.0 off" in box(said)
 
 
-@pytest.mark.parametrize("prediction", [None, "72", ..., True])
-def test_no_prediction_is_no_error(said, prediction):
+@pytest.mark.parametrize("prediction, told", [(None, True), (..., True), ("a lot", False), (True, False), ("", False)])
+def test_no_prediction_is_no_error_and_a_failed_one_is_not_told_the_measurement(said, prediction, told):
     score(prediction, 72.0)
-    assert "no prediction" in box(said) and "Measured: 72.0 %" in box(said)
+    assert "no prediction" in box(said) and ("Measured: 72.0 %" in box(said)) == told
 
 
 def test_an_answer_is_compared_whatever_its_case(said):

@@ -16,6 +16,7 @@ from reprolib.paper.show.gallery import WRONG, answers, magnified
 
 ORDER = ("probabilities", "logits", "margin")
 STEPS = 5  # so that an answer takes a tenth of a second
+ROWS = "In rows: the original, the change (magnified; grey is none), after the attack."
 ALT = "The images in three rows: original, change magnified, after the attack. What the network says stands below."
 
 
@@ -41,7 +42,7 @@ def explored(model: nn.Module, images: Tensor, labels: Tensor, classes: tuple[st
     picture = mosaic(images, magnified(images, result.adversarial)[0], result.adversarial)
     columns = f"display:grid;grid-template-columns:repeat({len(images)},1fr)"
     return (
-        f"<p>eps {eps:.2f}, loss {loss}: {int(result.robust().sum())} of {len(images)} images stand.</p>"
+        f"<p>eps {eps:.2f}, loss {loss}: {int(result.robust().sum())} of {len(images)} images stand. {ROWS}</p>"
         f'<div style="{columns};max-width:900px;font-size:11px;line-height:1.4;text-align:center;white-space:pre-line">'
         f'<img alt="{ALT}" src="{picture}" style="grid-column:1/-1;width:100%;image-rendering:pixelated">{text}</div>'
     )

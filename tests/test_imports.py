@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = sorted((ROOT / "reprolib").rglob("*.py"))
+FILES = sorted(path for path in (ROOT / "reprolib").rglob("*.py") if ".ipynb_checkpoints" not in path.parts)
 # from the ground up; a room may import rooms of lower floors, and itself
 METHOD = [
     {"streams", "devices"},

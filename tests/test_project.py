@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from reprolib.paper import plan, run
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = sorted((ROOT / "reprolib").rglob("*.py"))
+FILES = sorted(path for path in (ROOT / "reprolib").rglob("*.py") if ".ipynb_checkpoints" not in path.parts)
 LONGEST = 350  # lines of a file
 METHOD = 2700  # lines of code of all but the apparatus and the defences, without docstrings and blank lines
 DEFENCE = 120  # lines of code of a defence, of which there may be many

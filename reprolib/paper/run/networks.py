@@ -225,7 +225,7 @@ def _pretrained(network: Pretrained) -> nn.Module:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
         if _is_for_imagenet(network) and tensors.keys() != model.state_dict().keys():
             assert isinstance(model, nn.Sequential)  # as all of that file are
-            tensors = with_ten_classes(tensors, model, network.head)
+            tensors = with_ten_classes(_counted(tensors, model[1]), model, network.head)
         model.load_state_dict(tensors)
     except Exception as error:  # a wrong file raises almost anything
         reason = " ".join(str(error).split())[:200]
@@ -233,3 +233,10 @@ def _pretrained(network: Pretrained) -> nn.Module:
             f"{network.weights} holds no weights for {network.architecture} ({reason}); choose another file"
         ) from None
     return model
+
+
+def _counted(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Weights with the counters of batch normalisation, which files from before torch 0.4.1 lack, as Xception's may."""
+    counters = {name: at_0 for name, at_0 in model.state_dict().items() if name.endswith("num_batches_tracked")}
+    whole = counters | weights
+    return whole if whole.keys() == model.state_dict().keys() else weights

@@ -395,6 +395,16 @@ def test_imagenet_weights_are_found_by_name_and_cut_to_ten_classes(shelf, tmp_pa
         shelf.identity(Pretrained(architecture="vgg16-imagenet", width=0.05, weights="full.pth"))
 
 
+def test_imagenet_weights_from_before_batches_were_counted(shelf, tmp_path, monkeypatch):
+    monkeypatch.setenv("REPROLIB_DATA", str(tmp_path))
+    full = torchvision.models.mobilenet_v2(weights=None).state_dict()
+    old = {name: tensor for name, tensor in full.items() if not name.endswith("num_batches_tracked")}
+    (tmp_path / "weights").mkdir()
+    torch.save(old, tmp_path / "weights" / "old.pth")
+    found = shelf.load(Pretrained(architecture="mobilenet-v2", weights="old.pth")).state_dict()
+    assert len(old) < len(full) and torch.equal(found["1.features.0.0.weight"], full["features.0.0.weight"])
+
+
 def test_a_vote_is_made_of_its_members(shelf, theirs, tmp_path):
     shelf.train(PLAIN, [2], progress=False)
     members = [PLAIN, pretrained(tmp_path / "theirs.pth"), PLAIN]

@@ -6,7 +6,7 @@ import pytest
 from reprolib.paper import files, notebooks, plan, run
 
 OTHERS = {"table03": "resnet20", "table09": "vgg16", "table11": "vgg16", "table08": "resnet20", "budget": "vgg16"}
-OTHERS |= {"table07": "vgg16-imagenet", "figure04": "vgg16-imagenet"}
+OTHERS |= {"table07": "vgg16-imagenet", "figure04": "vgg16-imagenet", "xception_mobilenet": "mobilenet-v2"}
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """What a reader sees: tables, pictures, pages, the status; and all that a notebook calls, under one name."""
 
 from reprolib.paper.judge import scoreboard, verdict_counts
+from reprolib.paper.show.bpda import bpda_beside_pgd
 from reprolib.paper.show.compare import compare
 from reprolib.paper.show.gallery import plot_adversarial, plot_operations, plot_pipeline
 from reprolib.paper.show.lists import (
@@ -67,6 +68,7 @@ __all__ = [
     "banner",
     "best_readings",
     "board_table",
+    "bpda_beside_pgd",
     "budget_table",
     "bytes_table",
     "chain_table",

@@ -28,6 +28,7 @@ TIMES = ("table08_fmnistconv", "table08_vgg16", "table08_resnet20", "table08_vgg
 IMAGENET: tuple[str, ...] = ("table07_squeezenet", "table07_efficientnet-lite0", "table07_vgg16-imagenet")
 IMAGENET += ("table09_squeezenet", "table09_efficientnet-lite0", "table09_vgg16-imagenet")
 IMAGENET += ("table09_wide-resnet-50-2", "table10_vgg16-imagenet", "table11_vgg16-imagenet", "figure04_imagenet")
+IMAGENET += tuple(f"xception_mobilenet_{network}" for network in ("xception", "mobilenet-v1", "mobilenet-v2"))
 QUESTIONS = (
     ("What is the finding, in a minute?", (notebooks.FIRST,)),
     ("Does the printed robustness hold?", ("table06_fashion_mnist", "saturation")),
@@ -38,7 +39,7 @@ QUESTIONS = (
     ("How do other defences fare?", ("table05_vgg16", "table04_cifarconv", "figure04_cifar10")),
     ("What does it cost, and what else is there?", ("figure01_costs", *TIMES, "budget_fmnistconv", "budget_vgg16")),
     ("Is it the same on larger networks and CIFAR-10?", ("table03_vgg16", "table03_resnet50", "table03_resnet20")),
-    ("And on ImageNet's pictures?", IMAGENET),
+    ("And on ImageNet's pictures?", (*IMAGENET, "bpda")),
     ("Do more restarts or another optimiser change it?", ("restarts_cifarconv", "figure03_optimizer")),
     ("What do the changed images look like?", ("figure02_augmentation",)),
     ("What exactly are the networks and the attacks?", ("table01_networks", "table02_attack_parameters")),

@@ -220,7 +220,7 @@ def test_a_mistake_in_a_profile(quick, fields, words):
 
 
 @pytest.mark.parametrize("fields, words", [
-    ({"default": GOOD | {"steps": "1e1"}}, ["Amounts.steps", "'1e1'"]),
+    ({"default": GOOD | {"restarts": "1e1"}}, ["Amounts.restarts", "'1e1'"]),
     ({"default": {name: value for name, value in GOOD.items() if name != "restarts"}}, ["Amounts.restarts is missing"]),
     ({"networks": {"vgg16": {"width": 3.0}}}, ["Amounts.width", "3.0"]),
 ])  # fmt: skip

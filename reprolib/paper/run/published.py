@@ -30,18 +30,25 @@ def folder(profile: str) -> Path:
 def find(network: Trained) -> Path | None:
     """The file of a published network with exactly this record."""
     known = tuple((folder(profile), _changed(folder(profile))) for profile in JUDGED)
-    return _index(known).get(digest(network.content()))
+    record = digest(network.content())
+    path = _index(known).get(record)
+    return path if path and _record(path, _changed(path)) == record else None  # who overwrites a file changes no folder
 
 
 def _changed(path: Path) -> int:
-    """When a file was put into the folder or taken out of it: in place, none is ever written."""
+    """When the file was written, or when a file was put into the folder or taken out of it."""
     return path.stat().st_mtime_ns if path.exists() else 0
+
+
+@functools.lru_cache(maxsize=256)
+def _record(path: Path, changed: int) -> str:
+    return digest(_meta(path)["network"])
 
 
 @functools.lru_cache(maxsize=4)
 def _index(known: tuple[tuple[Path, int], ...]) -> dict[str, Path]:
     files = [path for folder, _ in known for path in sorted(folder.glob("*.safetensors"))]
-    return {digest(_meta(path)["network"]): path for path in reversed(files)}
+    return {_record(path, _changed(path)): path for path in reversed(files)}
 
 
 def _meta(path: Path) -> dict[str, Any]:

@@ -214,6 +214,13 @@ def test_what_was_repaired_is_read_again(clone, out):
     assert clone.load(CHILD)
 
 
+def test_a_file_that_was_overwritten_is_taken_for_what_it_is_now(clone, out):
+    """In place, as cp does, so that the folder's own time stays."""
+    assert clone.has(CHILD, 1)
+    (out / "child.safetensors").write_bytes((out / "parent.safetensors").read_bytes())
+    assert not clone.has(CHILD, 1) and clone.has(PARENT, 2)
+
+
 # --- what is committed ------------------------------------------------------------------------------------------------
 
 

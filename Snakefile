@@ -26,7 +26,7 @@ def from_root(path):
 PROFILE = str(config.get("profile", "quick"))
 ONLY = "" if config.get("only") is None else str(config["only"])  # 00 arrives as the number 0
 DRY_RUN = bool(config.get("dry_run"))  # the plan can be shown without the data
-PLAN = Path(config["plan"]) if "plan" in config else None  # kept for the jobs on a cluster, each of which reads this file
+PLAN = ROOT / config["plan"] if config.get("plan") else None  # kept for the jobs on a cluster, each of which reads this file
 SOURCES = [from_root(p) for folder, kind in (("reprolib", "py"), ("params", "yaml"))
            for p in sorted((ROOT / folder).rglob(f"*.{kind}"))]
 PYTHON = shlex.join(["env", f"PYTHONPATH={kernels.python_path()}", sys.executable, "-m", "reprolib"])

@@ -144,7 +144,8 @@ class Listener(logging.Filter):
     def summary(self, places: int) -> str:
         """One line: how many jobs, how long they took, and how much of that time each of the places had one."""
         seconds = max(self.counted - self.started, 1e-9)
-        return f"{self.ended} jobs in {seconds:.0f} s, {places} at once for {self.busy / seconds / places:.0%} of it"
+        jobs = "1 job" if self.ended == 1 else f"{self.ended} jobs"
+        return f"{jobs} in {seconds:.0f} s, {places} at once for {self.busy / seconds / places:.0%} of it"
 
     def _tell(self, done: int, total: int) -> None:
         now = time.monotonic()
@@ -203,8 +204,10 @@ def _engine(
     elif jobs:  # the later one counts
         command += ["--jobs", str(jobs)]
     command += ["--dry-run"] if dry_run else []
+    command += ["--config", f"profile={profile}", f"only={only}", f"dry_run={dry_run}"]
     plan = files.RESULTS / profile / ".logs" / f"plan-{uuid.uuid4().hex}.json"
-    command += ["--config", f"profile={profile}", f"only={only}", f"dry_run={dry_run}", f"plan={plan}"]
+    if engine != LOCAL:  # whose jobs read the plan; from the root, as in a value the checkout's name is read as YAML
+        command += [f"plan={shown(plan)}"]
     os.environ.pop("SNAKEMAKE_PROFILE", None)  # made for other workflows
     os.environ["PYTHONPATH"] = kernels.python_path()
     os.chdir(ROOT)

@@ -19,6 +19,7 @@ import nbformat
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_notebook
+from snakemake.cli import parse_config
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from reprolib.paper import batch, cli, files, notebooks, plan, run
@@ -173,15 +174,33 @@ def test_batch_of_the_cpu_profile(copy, monkeypatch, results):
 
 def test_a_job_on_a_cluster_reads_the_plan_that_the_batch_kept_and_needs_no_torch_for_it(copy, tmp_path, monkeypatch):
     """And takes the same steps, in the same order."""
-    config = ["profile=quick", "only=tiny", f"plan={tmp_path / 'plan.json'}"]
+    plan = Path("results", "quick", ".logs", "plan.json")
+    config = ["profile=quick", "only=tiny", f"plan={plan}"]
     planned = steps_in(plan_of(copy, *config))
     (tmp_path / "torch.py").write_text("raise SystemExit('a job imports torch to plan')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     read = plan_of(copy, *config)
     assert read.returncode == 0, read.stdout
     assert len(planned) > 1 and steps_in(read) == planned
-    (tmp_path / "plan.json").unlink()
+    (copy / plan).unlink()
     assert "a job imports torch to plan" in plan_of(copy, *config).stdout
+
+
+@pytest.mark.parametrize("engine, kept", [("local", False), ("slurm", True)])
+def test_only_an_engine_whose_jobs_read_the_plan_keeps_it_whatever_the_checkouts_name(engine, kept, monkeypatch):
+    """Snakemake takes a value of --config for YAML, where ` #` begins a comment and `: ` makes a mapping."""
+    told: list[list[str]] = []
+    monkeypatch.setattr("snakemake.cli.main", told.append)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    for root in (files.ROOT, Path("/tmp/a: b #2")):
+        monkeypatch.setattr(files, "ROOT", root)
+        monkeypatch.setattr(files, "RESULTS", root / "results")
+        batch._engine("quick", "tiny", None, None, engine, False, batch.Listener(dry_run=False))
+    for command in told:
+        config = parse_config(command[command.index("--config") + 1 :])
+        assert config["only"] == "tiny" and ("plan" in config) == kept
+        if kept:
+            assert re.fullmatch(r"results/quick/\.logs/plan-[0-9a-f]{32}\.json", config["plan"])
 
 
 @pytest.mark.parametrize("config, words", [

@@ -8,6 +8,7 @@ network, its own numbers, and loss, decision and seed by name, and makes a froze
 
 import functools
 import inspect
+import os
 import pkgutil
 from collections.abc import Callable
 from importlib import import_module
@@ -32,13 +33,14 @@ __all__ = [
 
 def named() -> dict[str, Callable[..., Any]]:
     """Name -> constructor (model, eps, ...) of all attacks that files of this folder list in `ATTACKS`."""
-    return dict(_named(tuple(__path__)))
+    return dict(_named(tuple((folder, os.stat(folder).st_mtime_ns) for folder in __path__)))
 
 
 @functools.cache
-def _named(folders: tuple[str, ...]) -> dict[str, Callable[..., Any]]:
+def _named(folders: tuple[tuple[str, int], ...]) -> dict[str, Callable[..., Any]]:
+    """Of these folders as they were at a time: a file may be added to them while a kernel runs."""
     found: dict[str, Callable[..., Any]] = {}
-    for file in pkgutil.iter_modules(folders):
+    for file in pkgutil.iter_modules([folder for folder, _ in folders]):
         listed = vars(import_module(f"{__name__}.{file.name}")).get("ATTACKS", {})
         twice = sorted(found.keys() & listed.keys())
         if twice:

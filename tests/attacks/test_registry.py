@@ -66,7 +66,9 @@ def folder(tmp_path, monkeypatch):
         vars(attacks).pop(file.stem, None)
 
 
-def test_an_attack_is_one_file(folder):
+def test_an_attack_is_one_file_also_where_the_others_have_been_listed_before(folder):
+    attacks.named().clear()  # a copy
+    assert "pgd" in attacks.named() and "grey" not in attacks.named()
     (folder / "grey.py").write_text(
         "from dataclasses import dataclass\n\n\n"
         "@dataclass(frozen=True)\nclass Grey:\n    model: object\n    eps: float\n\n\n"

@@ -97,5 +97,5 @@ def parse_yaml(path: Path) -> Any:
     """Whatever a YAML file holds; SpecError in one sentence when it is not valid or a key stands twice."""
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SpecError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from None

@@ -108,11 +108,12 @@ def test_a_file_that_is_not_there_is_told_which_was_meant():
 
 @pytest.mark.parametrize("text, word", [
     ("", "mapping"), ("- steps\n- 10\n", "mapping"), ("steps: [1\nseed: 2\n", "not valid YAML"),
+    ("title: café\n", "not valid YAML"),
     ("a: 1\nb: 2\na: 3\n", "'a' stands twice"), ("rows:\n  FGSM:\n  PGD:\n  FGSM:\n", "'FGSM' stands twice"),
 ])  # fmt: skip
 def test_a_file_that_is_no_mapping_of_names_to_values(tmp_path, text, word):
     path = tmp_path / "some.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="latin-1")
     message = sentence(read_yaml, path)
     assert "some.yaml" in message and word in message
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import html
+import math
 from collections.abc import Callable
 from numbers import Real
 from typing import Any
@@ -95,8 +96,8 @@ def _kind(values: Tensor) -> str:
 def score(prediction: object, measured: float, what: str = "%", close: float = 5.0) -> None:
     """Show a prediction beside the measurement, both in `what`, with up to three stars.
 
-    close: how near it is as predicted; twice as far gives two stars, four times as far one. A number in quotes is taken,
-    too, and what is none, but a try, is not told the measurement.
+    close: how near it is as predicted; twice as far gives two stars, four times as far one. A number in quotes is
+    taken, too, and what is none, or not finite, but a try, is not told the measurement.
     """
     if prediction is None or prediction is ...:
         _box(BLUE, "✎ no prediction", f"Measured: {measured:.1f} {what}.")
@@ -113,12 +114,13 @@ def score(prediction: object, measured: float, what: str = "%", close: float = 5
 
 
 def _number(given: object) -> float | None:
-    if isinstance(given, str):
-        try:
-            return float(given.strip().removesuffix("%"))
-        except ValueError:
-            return None
-    return float(given) if isinstance(given, Real) and not isinstance(given, bool) else None
+    if isinstance(given, bool) or not isinstance(given, str | Real):
+        return None
+    try:
+        number = float(given.strip().removesuffix("%") if isinstance(given, str) else given)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def answer(chosen: str, right: str, because: str) -> None:

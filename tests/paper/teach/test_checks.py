@@ -145,7 +145,10 @@ def test_what_counts_as_near_can_be_said(said):
     assert "★" not in box(said) and "measured -1.0 points: 3.0 off" in box(said)
 
 
-@pytest.mark.parametrize("prediction, told", [(None, True), (..., True), ("a lot", False), (True, False), ("", False)])
+@pytest.mark.parametrize("prediction, told", [
+    (None, True), (..., True), ("a lot", False), (True, False), ("", False),
+    ("nan", False), (math.inf, False), (10**400, False), ([30], False),
+])  # fmt: skip
 def test_no_prediction_is_no_error_and_a_failed_one_is_not_told_the_measurement(said, prediction, told):
     score(prediction, 72.0)
     assert "no prediction" in box(said) and ("Measured: 72.0 %" in box(said)) == told

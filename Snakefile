@@ -27,8 +27,9 @@ PROFILE = str(config.get("profile", "quick"))
 ONLY = "" if config.get("only") is None else str(config["only"])  # 00 arrives as the number 0
 DRY_RUN = bool(config.get("dry_run"))  # the plan can be shown without the data
 PLAN = ROOT / config["plan"] if config.get("plan") else None  # kept for the jobs on a cluster, each of which reads this file
-SOURCES = [from_root(p) for folder, kind in (("reprolib", "py"), ("params", "yaml"))
-           for p in sorted((ROOT / folder).rglob(f"*.{kind}"))]
+SOURCES = [p for folder, kind in (("reprolib", "py"), ("params", "yaml")) for p in (ROOT / folder).rglob(f"*.{kind}")]
+# a page is as old as its sources if it is as old as the last of them; the engine reads the size of each input again and again
+LAST_CHANGED = from_root(max(SOURCES, key=lambda path: path.stat().st_mtime_ns))
 PYTHON = shlex.join(["env", f"PYTHONPATH={kernels.python_path()}", sys.executable, "-m", "reprolib"])
 RUN = "OMP_NUM_THREADS={threads} {PYTHON}"
 LOGGED = " 2> >(tee {log:q} >&2)"
@@ -109,7 +110,7 @@ if STEPS:
 
 rule notebook:
     input:
-        SOURCES,
+        LAST_CHANGED,
         notebook=lambda w: from_root(WANTED[w.record].notebook),
         steps=lambda w: made_by(STEPS["pages"].get(w.record, []) if STEPS else []),
         # the scoreboard reads what the others wrote

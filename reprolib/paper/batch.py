@@ -9,6 +9,7 @@ import importlib.util
 import logging
 import os
 import re
+import resource
 import shlex
 import signal
 import sys
@@ -111,13 +112,12 @@ class Listener(logging.Filter):
         self.pages: set[str] = set()
         self.running: set[int] = set()
         self.ended = 0  # jobs, failed ones too
-        self.busy = 0.0  # seconds of all jobs together
         self.failed: dict[int, tuple[Path, str]] = {}
-        self.started = self.told = self.counted = time.monotonic()
+        self.started = self.told = time.monotonic()
+        self.computed = computed()
 
     def filter(self, record: logging.LogRecord) -> bool:
         event, said = getattr(getattr(record, "event", None), "value", None), record.__dict__
-        self._count()
         if event == "job_info" and said["rule_name"] == "notebook":
             self.pages.add(said["wildcards"]["record"])
         elif event == "job_started":
@@ -132,20 +132,19 @@ class Listener(logging.Filter):
             self._tell(said["done"], said["total"])
         return record.levelno >= logging.WARNING and not self.interrupted
 
-    def _count(self) -> None:
-        now = time.monotonic()
-        self.busy += len(self.running) * (now - self.counted)
-        self.counted = now
-
     def _end(self, job: int) -> None:
         self.ended += job in self.running
         self.running.discard(job)
 
     def summary(self, places: int) -> str:
-        """One line: how many jobs, how long they took, and how much of that time each of the places had one."""
-        seconds = max(self.counted - self.started, 1e-9)
+        """One line: how many jobs, how long they took, and for what share of that the places computed, not the engine.
+
+        The engine's own word for what runs would include the time until it sees that a job has ended.
+        """
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        share = (computed() - self.computed) / seconds / places
         jobs = "1 job" if self.ended == 1 else f"{self.ended} jobs"
-        return f"{jobs} in {seconds:.0f} s, {places} at once for {self.busy / seconds / places:.0%} of it"
+        return f"{jobs} in {seconds:.0f} s; {places} at once, which computed for {share:.0%} of it"
 
     def _tell(self, done: int, total: int) -> None:
         now = time.monotonic()
@@ -167,6 +166,12 @@ class Listener(logging.Filter):
         """Handles SIGINT, which the batch's processes get from the terminal as well."""
         self.interrupted = True
         raise KeyboardInterrupt
+
+
+def computed() -> float:
+    """Seconds of a core that the processes started from here have had, those that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def duration(seconds: float) -> str:

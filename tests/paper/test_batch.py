@@ -327,20 +327,27 @@ def test_what_runs_and_what_failed_is_counted_and_what_failed_is_reported_with_i
     assert lines[4] == f"    log:   {log}"
 
 
-def test_the_end_says_how_much_of_the_time_its_processes_had_work(monkeypatch):
-    """Of two at once, after 20 s of planning: one works for 80 s and fails, one for 40 s; 120 of 200."""
-    now = [0.0]
+def test_the_end_says_how_much_of_the_time_its_processes_computed(monkeypatch):
+    """Two places had 100 s, and their processes 120 s of a core; what had run before does not count."""
+    now, used = [0.0], [50.0]
     monkeypatch.setattr(batch.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(batch, "computed", lambda: used[0])
     heard = batch.Listener(dry_run=False)
-    for at, event, said in (
-        (20, LogEvent.JOB_STARTED, {"jobs": [7]}),
-        (20, LogEvent.JOB_STARTED, {"jobs": [8]}),
-        (60, LogEvent.JOB_FINISHED, {"job_id": 8}),
-        (100, LogEvent.JOB_ERROR, {"jobid": 7, "log": ["a.log"], "shellcmd": "-m reprolib notebook a"}),
+    for event, said in (
+        (LogEvent.JOB_STARTED, {"jobs": [7]}),
+        (LogEvent.JOB_STARTED, {"jobs": [8]}),
+        (LogEvent.JOB_FINISHED, {"job_id": 8}),
+        (LogEvent.JOB_ERROR, {"jobid": 7, "log": ["a.log"], "shellcmd": "-m reprolib notebook a"}),
     ):
-        now[0] = at
         heard.filter(logging.makeLogRecord({"event": event, "levelno": logging.INFO} | said))
-    assert heard.summary(2) == "2 jobs in 100 s, 2 at once for 60% of it"
+    now[0], used[0] = 100.0, 170.0
+    assert heard.summary(2) == "2 jobs in 100 s; 2 at once, which computed for 60% of it"
+
+
+def test_what_ended_processes_computed_is_counted():
+    before = batch.computed()
+    subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 1: pass"], check=True)
+    assert 1 <= batch.computed() - before < 3
 
 
 def test_a_cluster_is_asked_for_memory_minutes_and_a_gpu_where_the_profile_is_for_one(copy):

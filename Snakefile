@@ -28,7 +28,8 @@ ONLY = "" if config.get("only") is None else str(config["only"])  # 00 arrives a
 DRY_RUN = bool(config.get("dry_run"))  # the plan can be shown without the data
 PLAN = ROOT / config["plan"] if config.get("plan") else None  # kept for the jobs on a cluster, each of which reads this file
 SOURCES = [p for folder, kind in (("reprolib", "py"), ("params", "yaml")) for p in (ROOT / folder).rglob(f"*.{kind}")]
-# a page is as old as its sources if it is as old as the last of them; the engine reads the size of each input again and again
+# one input for all: a page is older than its sources if it is older than the last changed of them, and the engine reads the
+# size of each input again for each job that it starts
 LAST_CHANGED = from_root(max(SOURCES, key=lambda path: path.stat().st_mtime_ns))
 PYTHON = shlex.join(["env", f"PYTHONPATH={kernels.python_path()}", sys.executable, "-m", "reprolib"])
 RUN = "OMP_NUM_THREADS={threads} {PYTHON}"

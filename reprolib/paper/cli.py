@@ -163,7 +163,7 @@ def _lab(options: argparse.Namespace) -> None:
     place = [f"--ServerApp.root_dir={files.ROOT}", f"--LabApp.default_url=/lab/tree/notebooks/{notebooks.FIRST}.ipynb"]
     command = [sys.executable, "-m", "jupyterlab", *place, *root, *options.more]
     os.chdir(files.ROOT)
-    # threads spin while they wait for one another, which takes a kernel four times as long where others want the cores
+    # threads spin while they wait for one another, and a kernel takes several times as long where others want the cores
     waits = {"OMP_WAIT_POLICY": "passive"} | os.environ
     os.execve(sys.executable, command, waits | {"PYTHONPATH": kernels.python_path()})
 

@@ -4,11 +4,13 @@ takes five seconds."""
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOM = 90  # seconds of estimated work; a step that is longer has a process of its own
+SHORT = 10  # as much; what is less, and for one page alone, is done sooner by that page's own process
 
 
 @dataclass(frozen=True)
@@ -78,3 +80,12 @@ def pack(steps: Iterable[Step]) -> dict[str, Parcel]:
         parcel.steps.append(step)
         parcels[step.name] = parcel
     return parcels
+
+
+def left_to_pages(parcels: Iterable[Parcel], asking: Iterable[set[Parcel]]) -> set[Parcel]:
+    """The short parcels that one page alone asks for, and none that has a process; `asking` is what each page asks for."""
+    kept, pages = set(parcels), Counter(parcel for asked in asking for parcel in asked)
+    short = {each for each in kept if pages[each] == 1 and each.seconds < SHORT}
+    while left := (short & kept).difference(*(parcel.waits for parcel in kept)):
+        kept -= left
+    return short - kept

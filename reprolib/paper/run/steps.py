@@ -12,7 +12,7 @@ from reprolib import data
 from reprolib.paper.plan import AnyNetwork, Evaluation, Plan, SpecError, load_plan, trainings
 from reprolib.paper.run import costs, evaluate, shards
 from reprolib.paper.run.page import Page, load_data
-from reprolib.paper.run.parcels import Parcel, Step, pack
+from reprolib.paper.run.parcels import Parcel, Step, left_to_pages, pack
 from reprolib.paper.run.store import Store
 
 Datasets = dict[tuple[str, int], data.Dataset]
@@ -30,7 +30,7 @@ class Steps:
     trainings: dict[str, Step] = field(default_factory=dict)  # by name in the store
     evaluations: dict[str, Step] = field(default_factory=dict)
     pages: dict[str, list[Parcel]] = field(default_factory=dict)  # by record
-    parcels: dict[str, Parcel] = field(default_factory=dict)  # by the name of each of their steps
+    parcels: dict[str, Parcel] = field(default_factory=dict)  # by the name of each of their steps; see `left_to_pages`
 
     def before(self, parcel: Parcel) -> list[Parcel]:
         """The parcels that make what this one's steps need."""
@@ -58,7 +58,7 @@ class Steps:
         }
 
     def _making(self, names: Iterable[str]) -> list[Parcel]:
-        steps = [self.trainings.get(name) or self.evaluations[name] for name in names]
+        steps = [self.trainings.get(name) or self.evaluations[name] for name in names if name in self.parcels]
         return list(dict.fromkeys(self.parcels[step.name] for step in steps if not step.done))
 
 
@@ -101,7 +101,9 @@ def plan_steps(
             for part, seconds in parts[name].items():
                 done = store.has(name) or store.has(part)
                 found.evaluations.setdefault(part, Step(*by, part, store.path(part), done, seconds, asks))
-    found.parcels = pack([*found.trainings.values(), *found.evaluations.values()])
+    packed = pack([*found.trainings.values(), *found.evaluations.values()])
+    left = left_to_pages(packed.values(), ({packed[name] for name in names} for names in asked.values()))
+    found.parcels = {name: parcel for name, parcel in packed.items() if parcel not in left}
     found.pages = {record: found._making(names) for record, names in asked.items()}
     return found
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from reprolib.paper.run.parcels import ROOM, Parcel, Step, pack
+from reprolib.paper.run.parcels import ROOM, SHORT, Parcel, Step, left_to_pages, pack
 
 
 def training(name: str, seconds: float, *asks: str, done: bool = False) -> Step:
@@ -69,3 +69,29 @@ def test_no_parcel_waits_in_a_circle_and_its_steps_can_be_taken_in_its_order():
         for name in step.asks:
             here = names(parcel)
             assert parcels[name] in parcel.waits or here.index(name) < here.index(step.name)
+
+
+def left(steps: list[Step], *pages: list[Step]) -> list[str]:
+    """The steps that are left to these pages, of which each asks for the given ones."""
+    parcels = pack(steps)
+    found = left_to_pages(parcels.values(), [{parcels[step.name] for step in page} for page in pages])
+    return sorted(name for name, parcel in parcels.items() if parcel in found)
+
+
+def test_what_one_page_asks_for_and_is_short_is_left_to_it():
+    short, long = [training("short", SHORT / 2)], [training("long", SHORT)]
+    assert left(short + long, short, long) == ["short"]
+    assert left(short + long, short + long, short) == [], "two pages would do it twice"
+    assert left(short + long, long) == [], "no page asks for it, so some parcel does"
+
+
+def test_a_short_training_is_left_to_its_page_only_with_all_that_goes_on_from_it():
+    family = [training("a", 3), training("b", 3), *evaluations(3, 1, "a", "b")]
+    assert left(family, family) == sorted(step.name for step in family)
+    family[-1] = replace(family[-1], seconds=SHORT)
+    assert left(family, family) == []
+
+
+def test_what_is_left_to_a_page_stays_so_while_a_batch_runs():
+    steps = [training("a", 3), *evaluations(3, 1, "a")]
+    assert left(steps, steps) == left([replace(steps[0], done=True), *steps[1:]], steps)

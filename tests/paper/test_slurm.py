@@ -1,7 +1,7 @@
 """The quick batch through a real Slurm of one node: its numbers are those of this machine's own run.
 
-It starts daemons and writes /etc/slurm/slurm.conf, so it is asked for: REPROLIB_SLURM=1 takes one page and some minutes,
-REPROLIB_SLURM=all every page and an hour.
+It starts daemons and writes /etc/slurm/slurm.conf, so it is asked for: REPROLIB_SLURM=1 takes one page and some
+minutes, REPROLIB_SLURM=all every page and an hour.
 """
 
 import os

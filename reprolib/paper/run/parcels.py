@@ -83,7 +83,7 @@ def pack(steps: Iterable[Step]) -> dict[str, Parcel]:
 
 
 def left_to_pages(parcels: Iterable[Parcel], asking: Iterable[set[Parcel]]) -> set[Parcel]:
-    """The short parcels that one page alone asks for, and none that has a process; `asking` is what each page asks for."""
+    """The short parcels that one page asks for, and no other page or process; `asking` is what each page asks for."""
     kept, pages = set(parcels), Counter(parcel for asked in asking for parcel in asked)
     short = {each for each in kept if pages[each] == 1 and each.seconds < SHORT}
     while left := (short & kept).difference(*(parcel.waits for parcel in kept)):

@@ -17,11 +17,11 @@ HEAD = """# Status
 
 How to read it: each attack was run with three losses. `probabilities` takes its gradient from clipped soft-max outputs,
 as Keras' string loss does, and judges the last iterate; `logits` is what most libraries do; **sound** counts an image
-as robust only if it survives attacks on `margin` and on `logits`, at any iterate; `predicted labels` (Table 4) goes away
-from the predicted class, as EMPIR's code does. Verdicts compare with a tolerance
-that stands, with its reason, in [`params/claims.yaml`](../params/claims.yaml) and was written down before the runs.
-*above the paper* is a flag, not a success (of minutes: faster, on narrower networks and in fewer epochs); nor is *trend
-only*: more than the undefended network keeps, however far below the printed number (0.74 for 87.85, say)."""
+as robust only if it survives attacks on `margin` and on `logits`, at any iterate; `predicted labels` (Table 4) goes
+away from the predicted class, as EMPIR's code does. Verdicts compare with a tolerance that stands, with its reason, in
+[`params/claims.yaml`](../params/claims.yaml) and was written down before the runs. *above the paper* is a flag, not a
+success (of minutes: faster, on narrower networks and in fewer epochs); nor is *trend only*: more than the undefended
+network keeps, however far below the printed number (0.74 for 87.85, say)."""
 
 
 def status_text() -> str:

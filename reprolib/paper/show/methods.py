@@ -155,7 +155,7 @@ def plot_along_epochs(cells: list[Cell], plan: Plan, row: str, protocol: str, de
         points = sorted((cell.epoch or 0, cell.value) for cell in found)
         if points:
             axis.plot(*zip(*points, strict=True), marker=marker, color=colour, label=column)
-    axis.set(xlabel="epochs of fine-tuning", ylabel=f"accuracy under {row} (%)", ylim=(-2, None))
+    axis.set(xlabel="epochs of fine-tuning", ylabel=f"accuracy under {row} (%)", ylim=(-2, None), xticks=plan.epochs())
     legend_below(figure, axis, 3)
     return figure
 

@@ -36,7 +36,7 @@ QUESTIONS = (
     ("How may the printed numbers have been made?", ("pipelines",)),
     ("Does it take patches, or does more training do the same?", ("table11_epochs", "table11_vgg16")),
     ("What does AutoAttack, the usual referee, say?", ("table09_autoattack", "table09_vgg16", "table09_resnet50")),
-    ("How do other defences fare?", ("table05_vgg16", "table04_cifarconv", "figure04_cifar10")),
+    ("How do other defences fare?", ("table05_vgg16", "table04_cifarconv", "figure04_cifar10", "renofeat")),
     ("What does it cost, and what else is there?", ("figure01_costs", *TIMES, "budget_fmnistconv", "budget_vgg16")),
     ("Is it the same on larger networks and CIFAR-10?", ("table03_vgg16", "table03_resnet50", "table03_resnet20")),
     ("And on ImageNet's pictures?", (*IMAGENET, "bpda")),

@@ -3,6 +3,7 @@
 import pytest
 from paper.made import COLUMNS, EPOCHS, SEED
 
+from reprolib import diagnostics
 from reprolib.paper import run, show
 from reprolib.paper.plan import Cell
 from reprolib.paper.show import methods
@@ -60,3 +61,11 @@ def test_points_of_the_budget_join_cost_and_worth_of_the_same_epoch():
         cell("A", "Passes per image", "cost", 18.0, 4, "with its parents"),
     ]  # fmt: skip
     assert methods.budget_points(cells, "A", "Cascade", "alone") == [(4.0, 10.0, 85.0), (8.0, 20.0, 80.0)]
+
+
+@pytest.mark.parametrize("folder, asked", [("cpu", list(COLUMNS)), ("quick", ["7-P1"])])
+def test_the_doctor_sees_every_method_and_in_quick_the_papers_own_alone(table_6, monkeypatch, folder, asked):
+    monkeypatch.setattr(table_6.plan, "folder", folder)
+    found = show.verdicts_table(table_6, "FGSM", sketched="7-P1")
+    assert list(found["method"]) == asked and set(found["the claim is"]) <= set(diagnostics.VERDICTS)
+    assert all(found["because"])

@@ -102,7 +102,10 @@ chaos: $(READY)
 	  || { echo "Python 3.11 is needed, and '$(PYTHON)' is not one: install it, or say make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Setting up .venv from requirements.lock (once; some minutes, about 6 GB, most of it PyTorch)"
 	@"$(PYTHON)" -m venv .venv || { echo "No virtual environment could be made: install Python's venv package (Debian: python3-venv)"; exit 1; }
-	@$(PY) -m pip install -qq --disable-pip-version-check --no-deps -r requirements.lock \
+	@rm -f .venv/complete; { $(PY) -m pip install --disable-pip-version-check --no-deps --progress-bar off -r requirements.lock \
+	  && touch .venv/complete; } 2>&1 | awk -v all="$$(grep -c == requirements.lock)" '/^(Collecting|Processing|Ignoring|Requirement)/ \
+	    { printf "\r%d of %d packages", ++n, all } /^Installing/ { print "; writing them to .venv" } /[Ee]rror|ERROR/ { print "\n" $$0 } { fflush() }'
+	@test -e .venv/complete \
 	  || { echo "The packages could not be installed: see above; is there a network, and are 8 GB free?"; exit 1; }
 	@$(PY) -m pip install -qq --disable-pip-version-check --no-deps --editable .
 	@touch $@

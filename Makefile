@@ -8,6 +8,7 @@
 # make lab                    JupyterLab (LAB_ARGS="--no-browser --port 9999")
 # make check                  linter, formatter (notebooks too) and type checker; seconds
 # make test                   unit tests, then every notebook against its stored output
+# make test-slow              what that leaves out: whole batches, other networks' pages, the doctor's known cases
 # make bench                  our attacks and training raced against other libraries'; half an hour
 # make gpu                    on a GPU: tests, bench, then the paper profile's pages, most claims per minute first; goes
 #                             on from where it was stopped (PROFILE=gpu for a quarter of an hour)
@@ -45,7 +46,7 @@ export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 export MALLOC_TOP_PAD_ ?= 134217728
 
-.PHONY: help tables own site check test bench gpu start lab status graph chaos
+.PHONY: help tables own site check test test-slow bench gpu start lab status graph chaos
 help:
 	@sed -n '/^#/!q;s/^# //p' Makefile
 
@@ -65,12 +66,15 @@ check: $(READY)
 	@$(PY) -m mypy --no-error-summary
 
 test: $(READY)
-	@TQDM_DISABLE=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile tests
+	@TQDM_DISABLE=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile -m "not slow" tests
 	@OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile --nbval-lax --nbval-current-env \
 	  --nbval-cell-timeout 300 --nbval-sanitize-with tests/nbval.cfg notebooks
 
 bench: .venv/benchmarks-installed
 	@$(PY) benchmarks
+
+test-slow: $(READY)
+	@OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile -m slow tests
 
 # What fails is told and the rest goes on: a lent GPU has no second hour.
 gpu: PROFILE := $(PROFILE:quick=paper)
@@ -103,8 +107,8 @@ chaos: $(READY)
 	@echo "Setting up .venv from requirements.lock (once; some minutes, about 6 GB, most of it PyTorch)"
 	@"$(PYTHON)" -m venv .venv || { echo "No virtual environment could be made: install Python's venv package (Debian: python3-venv)"; exit 1; }
 	@rm -f .venv/complete; { $(PY) -m pip install --disable-pip-version-check --no-deps --progress-bar off -r requirements.lock \
-	  && touch .venv/complete; } 2>&1 | awk -v all="$$(grep -c == requirements.lock)" '/^(Collecting|Processing|Ignoring|Requirement)/ \
-	    { printf "\r%d of %d packages", ++n, all } /^Installing/ { print "; writing them to .venv" } /[Ee]rror|ERROR/ { print "\n" $$0 } { fflush() }'
+	  && touch .venv/complete; } 2>&1 | awk -v all="$$(grep -c == requirements.lock)" -v live="$$([ -t 2 ]; echo $$?)" '/^(Collecting|Processing|Ignoring|Requirement)/ \
+	    { if (live == 0) printf "\r%d of %d packages", ++n, all } /^Installing/ { print "\nWriting them to .venv" } /[Ee]rror|ERROR/ { print "\n" $$0 } { fflush() }'
 	@test -e .venv/complete \
 	  || { echo "The packages could not be installed: see above; is there a network, and are 8 GB free?"; exit 1; }
 	@$(PY) -m pip install -qq --disable-pip-version-check --no-deps --editable .

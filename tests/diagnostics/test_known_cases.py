@@ -7,6 +7,8 @@ from diagnostics.known_cases import KNOWN
 
 from reprolib.diagnostics import VERDICTS, Report, check
 
+pytestmark = pytest.mark.slow  # three minutes in all
+
 
 @pytest.fixture(scope="module")
 def reports():

@@ -23,6 +23,7 @@ def test_every_such_notebook_is_among_them():
         assert notebooks.default_network(notebook) != network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", OTHERS)
 def test_another_networks_page_is_made_by_papermill(table, one_store, monkeypatch):
     monkeypatch.setenv("REPROLIB_STORE", str(one_store))

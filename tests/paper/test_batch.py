@@ -136,6 +136,7 @@ def files_of(*records: str) -> list[str]:
 # --- the plan -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_quick_batch_makes_every_page_and_the_scoreboard_last(copy, published):
     """And each training and evaluation once, in a few processes before the pages that show it, or by the one page."""
     done = plan_of(copy, "profile=quick")
@@ -263,6 +264,7 @@ def test_a_dry_run_is_one_table_with_a_total(copy, made, published):
     assert "Nothing is to be done" in make(copy, "tables", "ONLY=table01", "DRY_RUN=1").stdout
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_batch_in_one_line_and_leaves_it_to_go_on(copy, made):
     """As a terminal sends it: to make, the engine, the jobs and their kernels' keepers at once."""
     source = copy / "notebooks" / "tables" / "table01_networks.ipynb"
@@ -414,6 +416,7 @@ def test_a_page_that_fails_keeps_its_record_and_is_made_again(copy, made):
     assert [step.page for step in steps_in(plan_of(copy, "only=table01"))] == [source.stem]
 
 
+@pytest.mark.slow
 def test_the_site_alone_computes_nothing_and_changes_no_plan(copy, made, published):
     """A clone gets the pages of the records that are committed there, which its batch makes by running them."""
     folder, log = copy / "results" / "quick", (copy / "log").read_bytes()
@@ -441,6 +444,7 @@ def test_two_batches_that_make_the_same_page_do_it_one_after_the_other(copy, mad
     assert (copy / "log").read_text().splitlines() == ["table01_networks begins", "table01_networks ends"] * 2
 
 
+@pytest.mark.slow
 def test_a_batch_with_trainings_and_evaluations_as_jobs(copy, monkeypatch, tmp_path):
     """In the cpu profile, whose amounts are tiny here. All but a fine-tuning and an evaluation is there already."""
     profile = copy / "params" / "profiles" / "cpu.yaml"
@@ -468,6 +472,7 @@ def test_a_batch_with_trainings_and_evaluations_as_jobs(copy, monkeypatch, tmp_p
     assert jobs_in(plan_of(copy, "profile=cpu", "only=tiny")) == {}
 
 
+@pytest.mark.slow
 def test_a_quick_batch_computes_before_its_notebooks(copy, monkeypatch, tmp_path):
     """Whose page is made here only if nothing is left to compute. One step can't be taken at first."""
     monkeypatch.setenv("REPROLIB_STORE", str(tmp_path / "store"))

@@ -21,9 +21,9 @@ from reprolib.paper.show.methods import (
     plot_times,
     plot_worth,
     times_table,
-    verdicts_table,
 )
 from reprolib.paper.show.notebook import (
+    ask_doctor,
     display,
     display_figure,
     full_run,
@@ -64,6 +64,7 @@ from reprolib.paper.show.tables import (
 
 __all__ = [
     "PALETTE",
+    "ask_doctor",
     "attack_table",
     "banner",
     "best_readings",
@@ -136,7 +137,6 @@ __all__ = [
     "under_attack",
     "unexplained_table",
     "verdict_counts",
-    "verdicts_table",
     "write_status",
 ]
 

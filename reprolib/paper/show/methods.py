@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reprolib import attacks, diagnostics
-from reprolib.paper.plan import PARAMS, PROFILES, Cell, Plan, epoch_of, read_yaml
+from reprolib.paper.plan import PARAMS, Cell, Plan, epoch_of, read_yaml
 from reprolib.paper.run import Page
 from reprolib.paper.run.measure import CLEAN
 from reprolib.paper.show.pictures import LINES, PALETTE, legend_below
@@ -34,7 +34,6 @@ ASKED = (("probabilities", "last"), ("logits", "any"), ("sound", "any"), ("trans
 MARKERS = "osD^vPX*<>ph"
 # with darker ones of Tol's; the markers tell apart what colours may not
 COLOURS = [*LINES, "#882255", "#44AA99", "#332288", "#DDCC77"]
-QUICK = PROFILES[0]
 EXAMINED = 50  # images that the doctor is handed: as few as it judges on
 
 
@@ -103,9 +102,8 @@ def independent() -> dict[str, dict[str, Any]]:
     return read_yaml(PARAMS / "independent.yaml")
 
 
-def verdicts_table(page: Page, attack: str, sketched: str) -> pd.DataFrame:
-    """What the doctor says of each method, if it claimed what this attack leaves by clipped probabilities; in
-    quick, whose networks hardly learnt, of the column `sketched` alone."""
+def verdicts_table(page: Page, attack: str) -> pd.DataFrame:
+    """What the doctor says of each method, if it claimed what this attack leaves by clipped probabilities."""
     plan, split = page.plan, page.dataset.test
     given = split.images[:EXAMINED].float() / 255, split.labels[:EXAMINED]
     parent = None if plan.page.transfer_from is None else page.shelf.load(_network(plan, plan.page.transfer_from))
@@ -113,8 +111,6 @@ def verdicts_table(page: Page, attack: str, sketched: str) -> pd.DataFrame:
     made = partial(attacks.named()[declared.name], **declared.parameters, loss="probabilities", decision="last")
     rows = []
     for at in networks_of(plan):
-        if plan.folder == QUICK and at.column != sketched:
-            continue
         report = diagnostics.check(page.shelf.load(at.network), parent, given, made, progress=False)
         rows.append({"method": at.label, "the claim is": report.verdict, "because": report.reason})
     return pd.DataFrame(rows)

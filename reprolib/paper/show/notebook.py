@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from reprolib.paper import files, run
 from reprolib.paper.plan import Cell, Plan, load_table
 from reprolib.paper.show.gallery import answers, attacked_images, plot_adversarial
+from reprolib.paper.show.methods import verdicts_table
 from reprolib.paper.show.pages import page_text, save_page, scale
 from reprolib.paper.show.pictures import png, style, svg
 from reprolib.paper.show.recorded import recorded
@@ -111,6 +112,14 @@ def full_run(page: run.Page) -> None:
     """On a quick page, what a full run found, beside its own sketch of it; on others nothing."""
     if full := recorded(page.plan, Path.cwd()):
         display(full)
+
+
+def ask_doctor(page: run.Page, attack: str) -> None:
+    """Show what the doctor says of each method; a quick page, whose networks hardly learnt, asks it nothing."""
+    if page.plan.folder == "quick":
+        display("*Not asked in `quick`: what stands there stands by chance, and keeps AutoAttack busy for minutes.*")
+    else:
+        display(verdicts_table(page, attack))
 
 
 def publish(page: run.Page, cells: list[Cell]) -> str:

@@ -27,7 +27,7 @@ def main(names: list[str]) -> None:
             resources = {"metadata": {"path": path.parent}}
             NotebookClient(notebook, km=kernel, timeout=600, kernel_name="python3", resources=resources).execute()
         notebook.metadata["kernelspec"]["display_name"] = "Python 3"
-        notebook.metadata["language_info"] = {"name": "python"}
+        del notebook.metadata["language_info"]["version"]
         nbformat.write(notebooks.clean(notebook), path)
         print(path.stem, flush=True)
 

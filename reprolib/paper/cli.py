@@ -165,7 +165,8 @@ def _lab(options: argparse.Namespace) -> None:
     os.chdir(files.ROOT)
     # threads spin while they wait for one another, and a kernel takes several times as long where others want the cores
     waits = {"OMP_WAIT_POLICY": "passive"} | os.environ
-    os.execve(sys.executable, command, waits | {"PYTHONPATH": kernels.python_path()})
+    paths = {"PYTHONPATH": kernels.python_path(), "JUPYTER_PATH": kernels.jupyter_path()}
+    os.execve(sys.executable, command, waits | paths)
 
 
 def _notebook(options: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reprolib.paper.files import ROOT
@@ -13,6 +14,7 @@ from reprolib.paper.files import ROOT
 if TYPE_CHECKING:
     from jupyter_client import AsyncKernelManager
 
+FOR_LAB = Path(__file__).parent / "jupyter"  # where Jupyter finds kernels/python3/kernel.json
 SOCKET_PATH = 107  # bytes that a socket's path may have
 SOCKET_NAME = len("/kernel-xxxxxxxx/kernel-5")
 
@@ -46,8 +48,18 @@ def kernel() -> Iterator[AsyncKernelManager]:
 
 def python_path() -> str:
     """PYTHONPATH with this checkout first: an environment may be shared with another one, whose code it would take."""
-    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    return os.pathsep.join(dict.fromkeys([str(ROOT), *filter(None, others)]))
+    return _first(ROOT, "PYTHONPATH")
+
+
+def jupyter_path() -> str:
+    """JUPYTER_PATH with the kernel for JupyterLab first, which does not tell the version of its Python: JupyterLab
+    would write that into a notebook that is only opened, and show it as unsaved."""
+    return _first(FOR_LAB, "JUPYTER_PATH")
+
+
+def _first(folder: Path, variable: str) -> str:
+    others = os.environ.get(variable, "").split(os.pathsep)
+    return os.pathsep.join(dict.fromkeys([str(folder), *filter(None, others)]))
 
 
 def short_folder() -> str:

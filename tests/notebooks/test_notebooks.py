@@ -12,8 +12,10 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+from jupyter_client import KernelManager
+from jupyter_client.kernelspec import KernelSpecManager
 
-from reprolib.paper import notebooks, plan, run
+from reprolib.paper import kernels, notebooks, plan, run
 from reprolib.paper.run.page import KNOBS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -210,9 +212,28 @@ def test_the_second_cell_can_be_run_again(notebook):
 # --- structure ------------------------------------------------------------------------------------------------------
 
 
-def test_kernel_is_python3(notebook):
-    assert notebook.metadata.kernelspec.name == "python3"
-    assert notebook.metadata.kernelspec.language == "python"
+@pytest.fixture(scope="module")
+def told() -> dict:
+    """What JupyterLab writes into a notebook that is opened: what its kernel says of itself."""
+    specs = KernelSpecManager(kernel_dirs=[str(kernels.FOR_LAB / "kernels")])
+    spec = specs.get_kernel_spec("python3")
+    manager = KernelManager(kernel_name="python3", kernel_spec_manager=specs)
+    manager.start_kernel()
+    client = manager.blocking_client()
+    try:
+        client.start_channels()
+        client.wait_for_ready(timeout=60)
+        language = client.kernel_info(reply=True, timeout=60)["content"]["language_info"]
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    kernel = {"name": "python3", "display_name": spec.display_name, "language": spec.language}
+    return {"kernelspec": kernel, "language_info": language}
+
+
+def test_a_notebook_that_is_only_opened_is_not_unsaved(notebook, told):
+    """The version of a Python is not the same everywhere, and neither held nor told."""
+    assert notebook.metadata == told and "version" not in told["language_info"]
 
 
 def test_one_title_and_no_skipped_heading(notebook):

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from reprolib.paper import cli, files
+from reprolib.paper import cli, files, kernels
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +76,7 @@ def test_jupyterlab_is_started_for_root_too_and_takes_options(user, more, monkey
     root, opened = (option.split("=")[1] for option in command[2:4])
     assert root == str(files.ROOT) and (files.ROOT / opened.removeprefix("/lab/tree/")).exists()
     assert env["PYTHONPATH"].split(os.pathsep)[0] == str(files.ROOT) and env["OMP_WAIT_POLICY"] == "active"
+    assert env["JUPYTER_PATH"].split(os.pathsep)[0] == str(kernels.FOR_LAB)
 
 
 def test_threads_of_jupyterlabs_kernels_leave_the_cores_to_others_while_they_wait(monkeypatch):

@@ -93,14 +93,15 @@ def _kind(values: Tensor) -> str:
     return "numbers with decimals" if values.dtype.is_floating_point else "whole numbers"
 
 
-def score(prediction: object, measured: float, what: str = "%", close: float = 5.0) -> None:
+def score(prediction: object, measured: float, what: str = "%", close: float = 5.0, found: str = "measured") -> None:
     """Show a prediction beside the measurement, both in `what`, with up to three stars.
 
-    close: how near it is as predicted; twice as far gives two stars, four times as far one. A number in quotes is
-    taken, too, and what is none, or not finite, but a try, is not told the measurement.
+    close: how near it is as predicted; twice as far gives two stars, four times as far one. found: how the number was
+    found, where nobody measured it. A number in quotes is taken, too, and what is none, or not finite, but a try, is
+    not told the measurement.
     """
     if prediction is None or prediction is ...:
-        _box(BLUE, "✎ no prediction", f"Measured: {measured:.1f} {what}.")
+        _box(BLUE, "✎ no prediction", f"{found.capitalize()}: {measured:.1f} {what}.")
         return
     given = _number(prediction)
     if given is None:
@@ -109,7 +110,7 @@ def score(prediction: object, measured: float, what: str = "%", close: float = 5
     miss = abs(given - measured)
     stars = sum(miss <= factor * close for factor in (1, 2, 4))
     words = ("A surprise: worth a second look.", "Not far.", "Near.", "As predicted.")[stars]
-    text = f"predicted {given:.1f}, measured {measured:.1f} {what}: {miss:.1f} off. {words}"
+    text = f"predicted {given:.1f}, {found} {measured:.1f} {what}: {miss:.1f} off. {words}"
     _box(GREEN if stars == 3 else ORANGE, "★" * stars + "☆" * (3 - stars), text)
 
 
@@ -123,9 +124,9 @@ def _number(given: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def answer(chosen: str, right: str, because: str) -> None:
+def answer(chosen: object, right: str, because: str) -> None:
     """Show whether what a student chose is the answer, and why."""
-    same = chosen.strip().lower() == right.lower()
+    same = str(chosen).strip().lower() == right.lower()
     said = f"{right}." if same else f"you say {chosen!r}; the answer is {right!r}."
     _box(GREEN if same else ORANGE, "✔ agreed" if same else "✘ look again", f"{said} {because}")
 

@@ -145,6 +145,11 @@ def test_what_counts_as_near_can_be_said(said):
     assert "★" not in box(said) and "measured -1.0 points: 3.0 off" in box(said)
 
 
+def test_what_nobody_measured_is_not_called_measured(said):
+    score(30.0, 88.1, found="printed")
+    assert "printed 88.1 %" in box(said) and "measured" not in box(said)
+
+
 @pytest.mark.parametrize("prediction, told", [
     (None, True), (..., True), ("a lot", False), (True, False), ("", False),
     ("nan", False), (math.inf, False), (10**400, False), ([30], False),
@@ -159,6 +164,7 @@ def test_an_answer_is_compared_whatever_its_case(said):
     assert box(said) == "✔ agreed: not robust. Nothing is left."
 
 
-def test_another_answer_is_told_the_right_one_and_why(said):
-    answer("robust", "not robust", "Nothing is left.")
-    assert box(said) == "✘ look again: you say 'robust'; the answer is 'not robust'. Nothing is left."
+@pytest.mark.parametrize("chosen", ["robust", None, 2])
+def test_another_answer_is_told_the_right_one_and_why(chosen, said):
+    answer(chosen, "not robust", "Nothing is left.")
+    assert box(said) == f"✘ look again: you say {chosen!r}; the answer is 'not robust'. Nothing is left."

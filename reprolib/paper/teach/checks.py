@@ -68,23 +68,29 @@ def _difference(found: Any, right: Any) -> str | None:
     """How a student's answer differs from the right one; None where it is the same to within rounding."""
     if isinstance(right, Tensor) and not isinstance(found, Tensor):
         return f"it gives {type(found).__name__} where a tensor is expected"
+    right = torch.as_tensor(right)
     try:
-        found, right = torch.as_tensor(found), torch.as_tensor(right)
+        found = torch.as_tensor(found)
     except (TypeError, ValueError, RuntimeError):
-        return f"it gives {type(found).__name__} where {right!r} would be right"
+        expected = ", ".join(f"{number:.4g}" for number in right.flatten().tolist())
+        return f"it gives {type(found).__name__} where {expected} would be right"
     if (found.dtype.is_floating_point, found.dtype == torch.bool) != (
         right.dtype.is_floating_point,
         right.dtype == torch.bool,
     ):
         return f"it gives {_kind(found)}, and {_kind(right)} are expected"
     if found.shape != right.shape:
-        return f"its answer has the shape {tuple(found.shape)}, and {tuple(right.shape)} is expected"
+        return f"its answer is {_size(found)}, and {_size(right)} is expected"
     wrong = ~torch.isclose(found.double(), right.double(), atol=1e-5)
     if not wrong.any():
         return None
     place = tuple(wrong.nonzero()[0].tolist())
     where = f" at {list(place)}" if place else ""
     return f"it gives {found[place].item():.4g}{where}, where {right[place].item():.4g} is right"
+
+
+def _size(values: Tensor) -> str:
+    return f"a tensor of the shape {tuple(values.shape)}" if values.dim() else "a single number"
 
 
 def _kind(values: Tensor) -> str:
@@ -118,10 +124,15 @@ def _number(given: object) -> float | None:
     if isinstance(given, bool) or not isinstance(given, str | Real):
         return None
     try:
-        number = float(given.strip().removesuffix("%") if isinstance(given, str) else given)
+        number = float(_bare(given) if isinstance(given, str) else given)
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def _bare(given: str) -> str:
+    """Without a unit, and with the minus that Python knows."""
+    return given.strip().removesuffix("%").removesuffix("points").replace("\N{MINUS SIGN}", "-")
 
 
 def answer(chosen: object, right: str, because: str) -> None:

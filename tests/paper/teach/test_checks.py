@@ -57,7 +57,7 @@ def test_an_exception_is_told_in_one_line(said):
     (lambda gradient: ..., "gives nothing back"),
     (lambda gradient: [True], "gives list where a tensor is expected"),
     (lambda gradient: gradient.flatten(1).sum(1), "numbers with decimals, and True and False are expected"),
-    (lambda gradient: (gradient == 0).flatten(1).all(1)[:-1], "has the shape (5,), and (6,) is expected"),
+    (lambda gradient: (gradient == 0).flatten(1).all(1)[:-1], "a tensor of the shape (5,), and a tensor of the"),
     (lambda gradient: torch.zeros(6, dtype=torch.bool), "it gives 0 at [1], where 1 is right"),
 ])  # fmt: skip
 def test_what_is_wrong_is_named(wrong, reason):
@@ -65,7 +65,8 @@ def test_what_is_wrong_is_named(wrong, reason):
 
 
 @pytest.mark.parametrize("wrong, reason", [
-    (lambda right, n: "high", "gives str where"),
+    (lambda right, n: "high", "gives str where 1.586, 5.602 would be right"),
+    (lambda right, n: 66.0, "is a single number, and a tensor of the shape (2,) is expected"),
     (lambda right, n: (math.nan, math.nan), "it gives nan at [0], where"),
 ])  # fmt: skip
 def test_numbers_are_compared_too(wrong, reason):
@@ -138,6 +139,12 @@ def test_salt_and_pepper_is_the_papers():
 def test_the_nearer_the_prediction_the_more_stars(said, prediction, stars):
     score(prediction, 72.0)
     assert box(said).count("★") == stars and "measured 72.0 %" in box(said)
+
+
+@pytest.mark.parametrize("prediction", ["-1.3 points", "\N{MINUS SIGN}1.3", " -1.3 % "])
+def test_a_prediction_is_taken_with_its_unit_and_any_minus(said, prediction):
+    score(prediction, -1.3, "points")
+    assert box(said).count("★") == 3
 
 
 def test_what_counts_as_near_can_be_said(said):

@@ -34,6 +34,8 @@ ASKED = (("probabilities", "last"), ("logits", "any"), ("sound", "any"), ("trans
 MARKERS = "osD^vPX*<>ph"
 # with darker ones of Tol's; the markers tell apart what colours may not
 COLOURS = [*LINES, "#882255", "#44AA99", "#332288", "#DDCC77"]
+FOUND_ON = "cifar-10"  # what RobustBench lists
+FOUND = "found by others (RobustBench, AutoAttack at 8/255)"
 EXAMINED = 50  # images that the doctor is handed: as few as it judges on
 
 
@@ -68,11 +70,12 @@ def _shown(cells: list[Cell], protocol: str, decision: str | None, **wanted: Any
 
 
 def costs_table(cells: list[Cell], plan: Plan) -> pd.DataFrame:
-    """A row per method: what it starts from, its epochs, passes and seconds, and what others found for it."""
-    rows = []
+    """A row per method: what it starts from, its epochs, passes and seconds, and what others found for it, if
+    any did on the page's data set."""
+    rows, known = [], independent() if plan.page.dataset == FOUND_ON else {}
     for at in networks_of(plan):
         alone, whole = (spent(cells, at, part) for part in ("alone", "with its parents"))
-        column, other = plan.page.columns[at.column], independent().get(at.column)
+        column, other = plan.page.columns[at.column], known.get(at.column)
         rows.append(
             {
                 "method": at.label,
@@ -80,12 +83,13 @@ def costs_table(cells: list[Cell], plan: Plan) -> pd.DataFrame:
                 "passes per image": alone[0],
                 "seconds": alone[1],
                 "passes with what it starts from": whole[0],
-                "found by others (RobustBench, AutoAttack at 8/255)": ""
+                FOUND: ""
                 if other is None
                 else f"{other['autoattack']:.2f} ({other['network']}, clean {other['clean']:.2f})",
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table if table[FOUND].any() else table.drop(columns=FOUND)
 
 
 def spent(cells: Iterable[Cell], at: Shown, part: str) -> tuple[str, str]:

@@ -1,5 +1,7 @@
 """Pages that compare methods: what stands in a row, and which points no other beats."""
 
+import copy
+
 import pytest
 from paper.made import COLUMNS, EPOCHS, SEED
 
@@ -67,3 +69,14 @@ def test_the_doctor_sees_every_method(table_6):
     found = methods.verdicts_table(table_6, "FGSM")
     assert list(found["method"]) == list(COLUMNS) and set(found["the claim is"]) <= set(diagnostics.VERDICTS)
     assert all(found["because"])
+
+
+@pytest.mark.parametrize("dataset, is_shown", [("cifar-10", True), ("fashion-mnist", False)])
+def test_what_others_found_stands_beside_their_data_set_alone(table_6, cells, monkeypatch, dataset, is_shown):
+    plan = copy.copy(table_6.plan)
+    plan.page = plan.page.model_copy(update={"dataset": dataset})
+    monkeypatch.setattr(methods, "independent", lambda: {"7-P1": {"network": "N", "clean": 80.0, "autoattack": 40.0}})
+    found = show.costs_table([*cells, *run.measure_training(table_6)], plan)
+    assert (methods.FOUND in found) == is_shown
+    if is_shown:
+        assert found.set_index("method").loc["7-P1", methods.FOUND] == "40.00 (N, clean 80.00)"

@@ -7,8 +7,8 @@
 # make site PROFILE=cpu       results/cpu/index.html, the way to all pages; make tables ends with it
 # make lab                    JupyterLab (LAB_ARGS="--no-browser --port 9999")
 # make check                  linter, formatter (notebooks too) and type checker; seconds
-# make test                   unit tests, then every notebook against its stored output
-# make test-slow              what that leaves out: whole batches, other networks' pages, the doctor's known cases
+# make test                   unit tests, then every notebook against its stored output; but not the slowest:
+# make test-slow              whole batches, other networks' pages, the doctor's known cases
 # make bench                  our attacks and training raced against other libraries'; half an hour
 # make gpu                    on a GPU: tests, bench, then the paper profile's pages, most claims per minute first; goes
 #                             on from where it was stopped (PROFILE=gpu for a quarter of an hour)
@@ -106,10 +106,11 @@ chaos: $(READY)
 	  || { echo "Python 3.11 is needed, and '$(PYTHON)' is not one: install it, or say make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Setting up .venv from requirements.lock (once; some minutes, about 6 GB, most of it PyTorch)"
 	@"$(PYTHON)" -m venv .venv || { echo "No virtual environment could be made: install Python's venv package (Debian: python3-venv)"; exit 1; }
-	@rm -f .venv/complete; { $(PY) -m pip install --disable-pip-version-check --no-deps --progress-bar off -r requirements.lock \
-	  && touch .venv/complete; } 2>&1 | awk -v all="$$(grep -c == requirements.lock)" -v live="$$([ -t 2 ]; echo $$?)" '/^(Collecting|Processing|Ignoring|Requirement)/ \
-	    { if (live == 0) printf "\r%d of %d packages", ++n, all } /^Installing/ { print "\nWriting them to .venv" } /[Ee]rror|ERROR/ { print "\n" $$0 } { fflush() }'
+	@rm -f .venv/complete; { $(PY) -m pip install --disable-pip-version-check --no-deps --progress-bar off --log .venv/pip.log \
+	  -r requirements.lock && touch .venv/complete; } 2>&1 | { n=0; all=$$(grep -c == requirements.lock); while IFS= read -r line; do \
+	    case $$line in Collecting*|Processing*|Ignoring*|Requirement*) n=$$((n + 1)); ! [ -t 2 ] || printf '\r%s of %s packages' $$n $$all;; \
+	      Installing*) ! [ -t 2 ] || echo; echo "Writing them to .venv";; *[Ee]rror*|*ERROR*) ! [ -t 2 ] || echo; echo "$$line";; esac; done; }
 	@test -e .venv/complete \
-	  || { echo "The packages could not be installed: see above; is there a network, and are 8 GB free?"; exit 1; }
+	  || { echo "The packages could not be installed: see above and .venv/pip.log; is there a network, and are 8 GB free?"; exit 1; }
 	@$(PY) -m pip install -qq --disable-pip-version-check --no-deps --editable .
 	@touch $@

@@ -115,9 +115,9 @@ def full_run(page: run.Page) -> None:
 
 
 def ask_doctor(page: run.Page, attack: str) -> None:
-    """Show what the doctor says of each method; a quick page, whose networks hardly learnt, asks it nothing."""
-    if page.plan.folder == "quick":
-        display("*Not asked in `quick`: what stands there stands by chance, and keeps AutoAttack busy for minutes.*")
+    """Show what the doctor says of each method; it is not asked of networks that hardly learnt, those of the sample."""
+    if page.plan.amounts.data == "sample":
+        display("*Not asked on the embedded sample: what stands there by chance keeps AutoAttack busy for minutes.*")
     else:
         display(verdicts_table(page, attack))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import html
 import math
+import re
 from collections.abc import Callable
 from numbers import Real
 from typing import Any
@@ -132,11 +133,15 @@ def _number(given: object) -> float | None:
 
 def _bare(given: str) -> str:
     """Without a unit, and with the minus that Python knows."""
-    return given.strip().removesuffix("%").removesuffix("points").replace("\N{MINUS SIGN}", "-")
+    number = re.sub(r"(%|(percentage )?points?)$", "", given.strip().lower())
+    return re.sub("[\N{HYPHEN}-\N{HORIZONTAL BAR}\N{MINUS SIGN}]", "-", number)
 
 
 def answer(chosen: object, right: str, because: str) -> None:
     """Show whether what a student chose is the answer, and why."""
+    if chosen is None or chosen is ...:
+        _box(BLUE, "✎ no answer", f"The answer is {right!r}. {because}")
+        return
     same = str(chosen).strip().lower() == right.lower()
     said = f"{right}." if same else f"you say {chosen!r}; the answer is {right!r}."
     _box(GREEN if same else ORANGE, "✔ agreed" if same else "✘ look again", f"{said} {because}")

@@ -1,6 +1,7 @@
 """Pages that compare methods: what stands in a row, and which points no other beats."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 from paper.made import COLUMNS, EPOCHS, SEED
@@ -8,7 +9,7 @@ from paper.made import COLUMNS, EPOCHS, SEED
 from reprolib import diagnostics
 from reprolib.paper import run, show
 from reprolib.paper.plan import Cell
-from reprolib.paper.show import methods
+from reprolib.paper.show import methods, notebook
 
 
 def test_a_row_per_method_with_the_papers_number_and_ours(table_6, cells):
@@ -18,6 +19,21 @@ def test_a_row_per_method_with_the_papers_number_and_ours(table_6, cells):
     sound = [c for c in cells if (c.row, c.column, c.protocol, c.seeds) == ("PGD-v2", "7-P1", "sound", [SEED])]
     assert found.loc["7-P1", "sound"].startswith(f"{sound[0].value:.2f} [")
     assert found.loc["undefended", "transfer"] == "" != found.loc["7-P1", "transfer"]
+
+
+@pytest.mark.parametrize("folder", ["quick", "custom/mine"])
+def test_the_doctor_is_not_asked_of_what_hardly_learnt(table_6, monkeypatch, folder):
+    plan = copy.copy(table_6.plan)
+    plan.folder, plan.amounts = folder, plan.amounts.model_copy(update={"data": "sample"})
+    monkeypatch.setattr(notebook, "verdicts_table", lambda *_: pytest.fail("asked"))
+    shown = []
+    monkeypatch.setattr(notebook, "display", shown.append)
+    show.ask_doctor(SimpleNamespace(plan=plan), "FGSM")
+    assert "Not asked" in shown[0]
+    plan.amounts = plan.amounts.model_copy(update={"data": "full"})
+    monkeypatch.setattr(notebook, "verdicts_table", lambda *_: "the table")
+    show.ask_doctor(SimpleNamespace(plan=plan), "FGSM")
+    assert shown[1] == "the table"
 
 
 def test_costs_say_where_a_method_starts(table_6, cells):

@@ -141,7 +141,9 @@ def test_the_nearer_the_prediction_the_more_stars(said, prediction, stars):
     assert box(said).count("★") == stars and "measured 72.0 %" in box(said)
 
 
-@pytest.mark.parametrize("prediction", ["-1.3 points", "\N{MINUS SIGN}1.3", " -1.3 % "])
+@pytest.mark.parametrize("prediction", [
+    "-1.3 points", "\N{MINUS SIGN}1.3", " -1.3 % ", "\N{EN DASH}1.3 Point", "-1.3 percentage points",
+])  # fmt: skip
 def test_a_prediction_is_taken_with_its_unit_and_any_minus(said, prediction):
     score(prediction, -1.3, "points")
     assert box(said).count("★") == 3
@@ -171,7 +173,13 @@ def test_an_answer_is_compared_whatever_its_case(said):
     assert box(said) == "✔ agreed: not robust. Nothing is left."
 
 
-@pytest.mark.parametrize("chosen", ["robust", None, 2])
+@pytest.mark.parametrize("chosen", ["robust", 2])
 def test_another_answer_is_told_the_right_one_and_why(chosen, said):
     answer(chosen, "not robust", "Nothing is left.")
     assert box(said) == f"✘ look again: you say {chosen!r}; the answer is 'not robust'. Nothing is left."
+
+
+@pytest.mark.parametrize("chosen", [None, ...])
+def test_who_gave_no_answer_is_told_it_without_blame(chosen, said):
+    answer(chosen, "not robust", "Nothing is left.")
+    assert box(said) == "✎ no answer: The answer is 'not robust'. Nothing is left."

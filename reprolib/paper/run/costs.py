@@ -182,10 +182,11 @@ def forward_operations(network: AnyNetwork, dataset: str) -> int:
 
 @functools.cache
 def _forward_operations(architecture: str, width: float, shape: tuple[int, int, int]) -> int:
-    model = networks.build(architecture, width=width)
-    # under autocast F-MNISTconv is made of plain convolutions, as on a GPU
+    # on "meta" nothing is computed; under autocast F-MNISTconv is made of plain convolutions, as on a GPU
+    with torch.device("meta"):
+        model = networks.build(architecture, width=width).to("meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        model(torch.zeros(1, *shape))
+        model(torch.zeros(1, *shape, device="meta"))
     return counter.get_total_flops()
 
 

@@ -7,8 +7,8 @@
 # make site PROFILE=cpu       results/cpu/index.html, the way to all pages; make tables ends with it
 # make lab                    JupyterLab (LAB_ARGS="--no-browser --port 9999")
 # make check                  linter, formatter (notebooks too) and type checker; seconds
-# make test                   unit tests, then every notebook against its stored output; but not the slowest:
-# make test-slow              whole batches, other networks' pages, the doctor's known cases
+# make test                   unit tests, then the notebooks of tables, figures and lessons against their stored output
+# make test-slow              whole batches, kills, other networks' pages, the doctor's known cases; the other notebooks
 # make bench                  our attacks and training raced against other libraries'; half an hour
 # make gpu                    on a GPU: tests, bench, then the paper profile's pages, most claims per minute first; goes
 #                             on from where it was stopped (PROFILE=gpu for a quarter of an hour)
@@ -65,16 +65,19 @@ check: $(READY)
 	@$(PY) -m ruff format --check --quiet || { echo "Not formatted as above: say $(PY) -m ruff format"; exit 1; }
 	@$(PY) -m mypy --no-error-summary
 
+LONG := notebooks/claims/ notebooks/studies/
+NBVAL = OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile --nbval-lax --nbval-current-env \
+  --nbval-cell-timeout 300 --nbval-sanitize-with tests/nbval.cfg
 test: $(READY)
 	@TQDM_DISABLE=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile -m "not slow" tests
-	@OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile --nbval-lax --nbval-current-env \
-	  --nbval-cell-timeout 300 --nbval-sanitize-with tests/nbval.cfg notebooks
+	@$(NBVAL) $(filter-out $(LONG),$(wildcard notebooks/*.ipynb notebooks/*/))
 
 bench: .venv/benchmarks-installed
 	@$(PY) benchmarks
 
 test-slow: $(READY)
 	@OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile -m slow tests
+	@$(NBVAL) $(LONG)
 
 # What fails is told and the rest goes on: a lent GPU has no second hour.
 gpu: PROFILE := $(PROFILE:quick=paper)

@@ -91,6 +91,7 @@ def train_and_die(path, recipe, defence, epochs, fatal):
 
 
 @pytest.mark.parametrize("recipe, defence", KINDS, ids=IDS)
+@pytest.mark.slow
 def test_killed_in_the_middle_of_an_epoch(recipe, defence, processes, tmp_path, steps):
     fatal = STEPS[defence] + 3  # in epoch 2; its predecessor was the last that could be saved
     process = processes.Process(target=train_and_die, args=(tmp_path / "state", recipe, defence, 3, fatal))

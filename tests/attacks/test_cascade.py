@@ -74,6 +74,7 @@ def test_nothing_is_left_where_autoattack_leaves_nothing(brittle, held_out, fact
 
 
 @pytest.mark.parametrize("factor", [1.0, 1000.0])
+@pytest.mark.slow
 def test_no_more_is_left_than_by_autoattack(sturdy, held_out, factor):
     net, some = nn.Sequential(sturdy, Scale(factor)), [tensor[:25] for tensor in held_out]
     left = cascade(net, TOY_EPS).run(*some).robust()

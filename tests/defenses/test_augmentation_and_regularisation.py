@@ -322,6 +322,7 @@ def trained_generator(fixed, steps: int) -> tuple[float, float]:
         return float(F.cross_entropy(model(shown), batch.labels.repeat(2))), float((one - other).abs().mean())
 
 
+@pytest.mark.slow
 def test_l2l_das_generator_learns_to_raise_the_loss(fixed):
     model, images, labels = fixed
     with torch.no_grad():
@@ -330,6 +331,7 @@ def test_l2l_das_generator_learns_to_raise_the_loss(fixed):
     assert trained - clean > 3 * max(untrained - clean, 0) and trained > 1.5 * clean
 
 
+@pytest.mark.slow
 def test_l2l_das_generator_learns_to_do_so_in_different_ways(fixed, monkeypatch):
     apart = []
     for weight in (0.0, 50.0):

@@ -38,6 +38,7 @@ def test_a_network_that_falls_at_once_needs_no_autoattack(brittle, held_out, run
     assert report.keeps == 0 and runs and not any(run[0] == "AutoAttack" for run in runs)
 
 
+@pytest.mark.slow
 def test_one_that_stands_is_left_to_autoattack_whole(runs):
     images, labels = two_cues(count=50)
     assert quiet(WIDE, OTHER, (images, labels), sound(SMALL)).verdict == "right"
@@ -46,6 +47,7 @@ def test_one_that_stands_is_left_to_autoattack_whole(runs):
     assert len(runs) == len(set(runs))  # and no attack runs twice
 
 
+@pytest.mark.slow
 def test_a_network_of_three_classes_is_asked_what_needs_no_fourth(runs):
     images, labels = two_cues(count=200)
     few = labels < 3

@@ -156,6 +156,7 @@ def test_quick_batch_makes_every_page_and_the_scoreboard_last(copy, published):
     assert steps[-1].page == "00_scoreboard"
 
 
+@pytest.mark.slow
 def test_batch_of_the_cpu_profile(copy, monkeypatch, results):
     """Every training is a job, every evaluation part of one, also where two pages share it."""
     monkeypatch.setenv("REPROLIB_OFFLINE", "1")
@@ -174,6 +175,7 @@ def test_batch_of_the_cpu_profile(copy, monkeypatch, results):
         assert all(names.index(parent) < names.index(name) for parent in step.asks)
 
 
+@pytest.mark.slow
 def test_a_job_on_a_cluster_reads_the_plan_that_the_batch_kept_and_needs_no_torch_for_it(copy, tmp_path, monkeypatch):
     """And takes the same steps, in the same order."""
     plan = Path("results", "quick", ".logs", "plan.json")
@@ -248,6 +250,7 @@ def test_what_is_there_is_not_made_again(copy, made):
     (copy / "kept").rename(copy / "results" / "quick" / "table01_networks.html")
 
 
+@pytest.mark.slow
 def test_a_dry_run_is_one_table_with_a_total(copy, made, published):
     """Of pages to be made alone; the numbers are the plan's."""
     done = make(copy, "tables", "ONLY=00 table01 table06", "DRY_RUN=1")
@@ -353,6 +356,7 @@ def test_what_ended_processes_computed_is_counted():
     assert 1 <= batch.computed() - before < 3
 
 
+@pytest.mark.slow
 def test_a_cluster_is_asked_for_memory_minutes_and_a_gpu_where_the_profile_is_for_one(copy):
     for profile, gpu in (("cpu", 0), ("paper", 1)):
         done = plan_of(copy, f"profile={profile}", "only=table11_epochs", "dry_run=true")
@@ -374,6 +378,7 @@ def test_an_engine_is_a_folder_and_its_plugin_is_asked_for_in_one_sentence(copy,
 
 
 @pytest.mark.parametrize("only, suffix", [("00 table01", ".json"), ("table01", ".ipynb"), ("table01", ".html")])
+@pytest.mark.slow
 def test_what_is_deleted_is_made_again(only, suffix, copy, made):
     path = copy / "results" / "quick" / f"table01_networks{suffix}"
     kept = path.with_suffix(".kept")
@@ -396,6 +401,7 @@ def test_wrong_words_for_make_are_told_in_one_sentence(words, said, copy):
     assert done.stderr.splitlines()[0] == said and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_page_that_fails_keeps_its_record_and_is_made_again(copy, made):
     record = copy / "results" / "quick" / "table01_networks.json"
     before, source = record.read_bytes(), copy / "notebooks" / "tables" / "table01_networks.ipynb"
@@ -436,6 +442,7 @@ def test_the_site_alone_computes_nothing_and_changes_no_plan(copy, made, publish
         committed.with_suffix(suffix).unlink()
 
 
+@pytest.mark.slow
 def test_two_batches_that_make_the_same_page_do_it_one_after_the_other(copy, made):
     (copy / "log").unlink()
     command = [sys.executable, "-m", "reprolib", "notebook", "table01_networks"]

@@ -92,6 +92,7 @@ def kill_during(processes, shelf: Shelf, wanted: Evaluation, fatal: int) -> None
 
 
 @pytest.mark.parametrize("decision, done, step", [("any", 1, 0), ("any", 3, 1), ("last", 3, 2), ("last", 5, 1)])
+@pytest.mark.slow
 def test_killed_in_the_middle_of_an_attack(decision, done, step, shelf, processes, tmp_path):
     wanted = asked(decision=decision)
     name = name_of(wanted, shelf)
@@ -124,6 +125,7 @@ def test_killed_before_anything_was_saved(shelf, processes, tmp_path):
     assert same(attacked(asked(), shelf), whole)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(shelf, processes, tmp_path):
     whole = attacked(asked(), copied(shelf, tmp_path / "whole"))
     for _ in range(3):
@@ -302,6 +304,7 @@ def test_torchattacks_finds_the_same(attack, shelf):
     assert 0 < int(ours.robust("last").sum()) < int(ours.correct.sum())
 
 
+@pytest.mark.slow
 def test_torchattacks_can_be_killed_too(shelf, processes, tmp_path):
     wanted = asked(loss="logits", decision="last", engine="torchattacks")
     whole = attacked(wanted, copied(shelf, tmp_path / "whole"))

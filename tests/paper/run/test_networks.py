@@ -115,6 +115,7 @@ def run(processes, target, *args):
 
 
 @pytest.mark.parametrize("network, per_epoch", [(PLAIN, 5), (REAL, 9)], ids=["small", "F-MNISTconv, patched"])
+@pytest.mark.slow
 def test_killed_in_the_middle_of_an_epoch(network, per_epoch, shelf, whole, processes, steps):
     fatal = per_epoch + 3  # in epoch 2; its predecessor was the last that could be saved
     run(processes, train_and_die_at_step, shelf.store.root, network, fatal)

@@ -85,6 +85,7 @@ def page(tmp_path_factory) -> run.Page:
     return made
 
 
+@pytest.mark.slow
 def test_in_one_row_most_images_stand_by_one_protocol_and_none_by_another(page):
     values = {
         (c.row, c.protocol): c.value for c in run.measure(page) if c.column == "7-P1" and c.quantity == "accuracy"
@@ -93,6 +94,7 @@ def test_in_one_row_most_images_stand_by_one_protocol_and_none_by_another(page):
     assert values["PGD-v2", "probabilities"] > 30 and values["IFGSM", "logits"] < 50
 
 
+@pytest.mark.slow
 def test_the_record_says_which_networks_were_read(page):
     made = run.provenance(page)
     assert made["published"] == [f"table06_fashion_mnist_{name}" for name in ("7-P1", "no_patches", "undefended")]
@@ -100,6 +102,7 @@ def test_the_record_says_which_networks_were_read(page):
     assert not {"train", "pretrain", "finetune"} & made["amounts"].keys()
 
 
+@pytest.mark.slow
 def test_saturation_is_counted_on_the_pages_own_images(page):
     """The network's history counted it on 10 000 others."""
     (cell,) = [c for c in run.measure(page) if c.quantity == "saturated" and c.column == "7-P1"]

@@ -61,6 +61,7 @@ def test_a_page_waits_for_all_that_it_asks_and_for_nothing_else():
     assert not set(steps.pages["table03_resnet20"]) & set(steps.pages["table11_epochs"])
 
 
+@pytest.mark.slow
 def test_a_long_evaluation_is_several_steps_that_the_page_puts_together(monkeypatch):
     """And none of them is left once it is whole, whoever made it."""
     monkeypatch.setattr(shards, "LONG", 0.01)
@@ -80,6 +81,7 @@ def test_a_long_evaluation_is_several_steps_that_the_page_puts_together(monkeypa
     assert all(plan_steps(PAGES[:1], "quick").evaluations[part].done for part in parts)
 
 
+@pytest.mark.slow
 def test_steps_are_taken_as_commands_and_what_is_done_is_waited_for_no_more(capsys):
     six = page()
     name = six.shelf.name(six.plan.networks["undefended", 0])
@@ -104,6 +106,7 @@ def test_steps_are_taken_as_commands_and_what_is_done_is_waited_for_no_more(caps
     assert cli.main(command) == 0, "steps that are done are done again in no time"
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_leaves_the_others_of_its_parcel_done(capsys, monkeypatch):
     """Also where nobody thought of what went wrong, and where the batch was planned with another version."""
     six, steps = page(), plan_steps(PAGES[:1], "quick")

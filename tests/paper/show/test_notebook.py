@@ -77,6 +77,7 @@ def test_a_pages_pictures_stand_beside_its_record(displayed, results):
     assert found == ["saturation.png", "saturation.svg", "saturation_share.png", "saturation_share.svg"]
 
 
+@pytest.mark.slow
 def test_a_picture_is_in_the_notebook_whatever_the_backend(monkeypatch, tmp_path):
     """MPLBACKEND=Agg is common on clusters; with it, a figure itself would be displayed as its name alone."""
     monkeypatch.setenv("MPLBACKEND", "Agg")

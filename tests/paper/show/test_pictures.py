@@ -140,7 +140,8 @@ def test_the_studys_pictures_draw_what_was_measured():
     axis = show.plot_saturation(study_cells(), STUDY).axes[0]
     assert list(next(line for line in axis.lines if line.get_label() == "7-P1 (3 seeds)").get_ydata()) == [21, 31]
     labels = [text.get_text() for text in axis.figure.legends[0].get_texts()]
-    assert set(labels) == {"7-P1 (3 seeds)", *(f"{c} (1 seed)" for c in list(STUDY.page.shown)[2:])}
+    several = [f"{column} (3 seeds)" for column in ("7-P1", "no patches")]
+    assert set(labels) == {*several, *(f"{column} (1 seed)" for column in list(STUDY.page.shown)[3:])}
     figure = show.plot_losses(study_cells(), STUDY, columns=("7-P1", "no patches"), beside="table11")
     panels = {axis.get_title(): axis for axis in figure.axes}
     assert list(panels) == ["FGSM", "IFGSM", "PGD-v2"]

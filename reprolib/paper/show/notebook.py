@@ -35,11 +35,12 @@ def outline(page: run.Page) -> str:
     plan, answered = page.plan, run.answered(page.plan)
     losses = dict.fromkeys(job.evaluation.loss for job in plan.jobs)
     epochs = f" | epochs: {', '.join(map(str, plan.epochs()))}" if plan.page.follows_epochs else ""
+    ends = (min(answered), max(answered)) if answered else ()
     return "\n".join(
         [
             f"attacks: {'; '.join(main_rows(plan) or plan.page.rows)} | losses: {', '.join(losses)}{epochs}",
             f"answers {len(answered)} of the paper's numbers"
-            + (f", {min(answered)} to {max(answered)}" if answered else ", which has none of them"),
+            + (f", {' to '.join(dict.fromkeys(ends))}" if answered else ", which has none of them"),
         ]
     )
 

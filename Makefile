@@ -114,6 +114,6 @@ chaos: $(READY)
 	    case $$line in Collecting*|Processing*|Ignoring*|Requirement*) n=$$((n + 1)); ! [ -t 2 ] || printf '\r%s of %s packages' $$n $$all;; \
 	      Installing*) ! [ -t 2 ] || echo; echo "Writing them to .venv";; *[Ee]rror*|*ERROR*) ! [ -t 2 ] || echo; echo "$$line";; esac; done; }
 	@test -e .venv/complete \
-	  || { echo "The packages could not be installed: see above and .venv/pip.log; is there a network, and are 8 GB free?"; exit 1; }
+	  || { echo "The packages could not be installed: see above and .venv/pip.log; is there a network, and are 12 GB free (half of them for what it unpacks)?"; exit 1; }
 	@$(PY) -m pip install -qq --disable-pip-version-check --no-deps --editable .
 	@touch $@

@@ -65,12 +65,12 @@ check: $(READY)
 	@$(PY) -m ruff format --check --quiet || { echo "Not formatted as above: say $(PY) -m ruff format"; exit 1; }
 	@$(PY) -m mypy --no-error-summary
 
-LONG := notebooks/claims/ notebooks/studies/
+LONG := notebooks/claims notebooks/studies
 NBVAL = OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile --nbval-lax --nbval-current-env \
   --nbval-cell-timeout 300 --nbval-sanitize-with tests/nbval.cfg
 test: $(READY)
 	@TQDM_DISABLE=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile -m "not slow" tests
-	@$(NBVAL) $(filter-out $(LONG),$(wildcard notebooks/*.ipynb notebooks/*/))
+	@$(NBVAL) $(LONG:%=--ignore=%) notebooks
 
 bench: .venv/benchmarks-installed
 	@$(PY) benchmarks

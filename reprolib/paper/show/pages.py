@@ -16,8 +16,8 @@ BANNERS = {
     "custom": "**Settings differ from every profile: an experiment of your own.** No verdict is drawn from it.",
 }
 PURPOSE = {  # of a quick run, by what it trains
-    "trained": "Its networks learn for some seconds from some hundred images, so that an attack breaks nearly every "
-    "image whatever its loss: the run is there to show how the numbers are made and to turn the knobs.",
+    "trained": "Its networks learn for some seconds from some hundred images at most, so what an attack leaves of "
+    "them says little: the run is there to show how the numbers are made and to turn the knobs.",
     "finetuned": f"It fine-tunes the undefended network that the `{PUBLISHED}` profile published, on a small sample.",
     "published": f"It trains nothing: it attacks the networks that the `{PUBLISHED}` profile published, so one sees "
     "what stands and what falls.",

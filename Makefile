@@ -7,7 +7,7 @@
 # make site PROFILE=cpu       results/cpu/index.html, the way to all pages; make tables ends with it
 # make lab                    JupyterLab (LAB_ARGS="--no-browser --port 9999")
 # make check                  linter, formatter (notebooks too) and type checker; seconds
-# make test                   unit tests, then the notebooks of tables, figures and lessons against their stored output
+# make test                   unit tests, then the notebooks but those of claims and studies against their stored output
 # make test-slow              whole batches, kills, other networks' pages, the doctor's known cases; the other notebooks
 # make bench                  our attacks and training raced against other libraries'; half an hour
 # make gpu                    on a GPU: tests, bench, then the paper profile's pages, most claims per minute first; goes

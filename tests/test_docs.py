@@ -50,11 +50,8 @@ def test_pictures_say_what_they_show(page):
     assert all(len(alt) > 40 for alt in re.findall(r"!\[([^]]*)\]", page.read_text(encoding="utf-8")))
 
 
-IN_LAB = pytest.param("notebooks", id="from JupyterLab's folder")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", [pytest.param(".", id="from the top"), IN_LAB])
+@pytest.mark.parametrize("folder", [".", "notebooks"], ids=["from the top", "from JupyterLab's folder"])
 def test_the_readme_runs_as_printed(folder):
     """Block after block, as a reader would paste them."""
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)

@@ -107,13 +107,13 @@ chaos: $(READY)
 .venv/installed: requirements.lock pyproject.toml
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
 	  || { echo "Python 3.11 is needed, and '$(PYTHON)' is not one: install it, or say make PYTHON=/path/to/python3.11"; exit 1; }
-	@echo "Setting up .venv from requirements.lock (once; some minutes, about 6 GB, most of it PyTorch)"
+	@echo "Setting up .venv from requirements.lock (once; some minutes, 6 GB, 10 while it unpacks; most of it PyTorch)"
 	@"$(PYTHON)" -m venv .venv || { echo "No virtual environment could be made: install Python's venv package (Debian: python3-venv)"; exit 1; }
 	@rm -f .venv/complete; { $(PY) -m pip install --disable-pip-version-check --no-deps --progress-bar off --log .venv/pip.log \
 	  -r requirements.lock && touch .venv/complete; } 2>&1 | { n=0; all=$$(grep -c == requirements.lock); while IFS= read -r line; do \
 	    case $$line in Collecting*|Processing*|Ignoring*|Requirement*) n=$$((n + 1)); ! [ -t 2 ] || printf '\r%s of %s packages' $$n $$all;; \
 	      Installing*) ! [ -t 2 ] || echo; echo "Writing them to .venv";; *[Ee]rror*|*ERROR*) ! [ -t 2 ] || echo; echo "$$line";; esac; done; }
 	@test -e .venv/complete \
-	  || { echo "The packages could not be installed: see above and .venv/pip.log; is there a network, and are 12 GB free (half of them for what it unpacks)?"; exit 1; }
+	  || { echo "The packages could not be installed: see above and .venv/pip.log; is there a network, and are 10 GB free (6 stay)?"; exit 1; }
 	@$(PY) -m pip install -qq --disable-pip-version-check --no-deps --editable .
 	@touch $@

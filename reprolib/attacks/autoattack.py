@@ -30,6 +30,7 @@ class AutoAttack:
 
     parts: which, and in which order; `("Square",)` is the black-box attack alone.
     steps: of APGD and FAB; Square has 50 queries for each. Fewer than 100 are not the standard version.
+    bfloat16: targeted APGD takes its gradients in bfloat16; the other parts stay in float32.
     loss: what the network hands the attack: its "logits", or its softmax "probabilities", as Keras' networks do."""
 
     model: nn.Module
@@ -67,7 +68,8 @@ class AutoAttack:
         """As `LinfAttack.run`, part after part; also refuses targeted parts on fewer than 4 classes: their loss takes
         the fourth largest logit. What no part broke comes back clean."""
         network = Probabilities(self.model) if self.loss == "probabilities" else self.model
-        gradients, first = Gradients(network, bfloat16=self.bfloat16), 0
+        gradients, first = Gradients(network), 0
+        quick = Gradients(network, bfloat16=self.bfloat16)
         with untouched(network):
             images, ids, slots, result = begun(self, network, images, labels, ids, resume)
             classes = answer(network, images[:1]).shape[1] if len(images) else 10
@@ -75,7 +77,8 @@ class AutoAttack:
             if targeted and classes < 4:
                 raise ValueError(f"{targeted} need a network of 4 classes or more, not {classes}; leave them out")
             for name in self.parts:
-                method, count = self._method(name, gradients, first), min(RUNS[name], classes - 1)
+                method = self._method(name, quick if name == "APGD-T" else gradients, first)
+                count = min(RUNS[name], classes - 1)
                 Slots(method, images, labels, ids, result, count, slots, first, self.runs).run(save)
                 due = (first <= result.next_run) & (result.next_run < first + RUNS[name])
                 first += RUNS[name]

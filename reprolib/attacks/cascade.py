@@ -10,11 +10,12 @@ from reprolib.attacks.autoattack import AutoPGD
 from reprolib.attacks.inputs import Options, check_attack, check_choice, shown
 from reprolib.attacks.linf import LinfAttack, SignSteps
 from reprolib.attacks.network import Gradients, Probabilities, logit_of, loss_per_image, targeted_dlr, untouched
-from reprolib.attacks.slots import AttackResult, Resume, Rows, Save, Slots, begun
+from reprolib.attacks.slots import AttackResult, Method, Resume, Rows, Save, Slots, begun
 
 CANDIDATES = 9  # of the wrong classes, the likeliest, whose distance is looked at
 AIMS = (0, 1, 2, 3, 4, 0, 1, 2, 0, 1, 2)  # of those, by distance: the one that each targeted run goes for
-RUNS = {"margin": 1, "logits": 1, "targeted": len(AIMS)}  # of each stage
+EXACT = 3  # the last of these runs, whose gradients are float32's also with `bfloat16`
+BEFORE = 2  # runs before these: by margin, by logits
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Cascade:
     is for choosing and watching networks, and for a first answer; what is published or compared needs `AutoAttack`, and
     so does a network of which this one leaves more than its kind usually keeps.
 
-    loss: what the network hands the attack: its "logits", or its softmax "probabilities", as Keras' networks do."""
+    loss: what the network hands the attack: its "logits", or its softmax "probabilities", as Keras' networks do.
+    bfloat16: PGD by margin and all but the last three of the targeted runs take their gradients in bfloat16."""
 
     model: nn.Module
     eps: float
@@ -46,7 +48,7 @@ class Cascade:
 
     @property
     def runs(self) -> int:
-        return sum(RUNS.values())
+        return BEFORE + len(AIMS)
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         return self.run(images, labels).adversarial
@@ -58,15 +60,24 @@ class Cascade:
         network, first = Probabilities(self.model) if self.loss == "probabilities" else self.model, 0
         with untouched(network):
             images, ids, slots, result = begun(self, network, images, labels, ids, resume)
-            for name, count in RUNS.items():
-                stage = _Aimed(self, network, first) if name == "targeted" else SignSteps(self._pgd(network, name))
+            for stage, count in self._stages(network):
                 Slots(stage, images, labels, ids, result, count, slots, first, self.runs).run(save)
                 first += count
         result.adversarial[result.robust()] = images[result.robust()]
         return result
 
-    def _pgd(self, network: nn.Module, loss: str) -> LinfAttack:
-        return LinfAttack(network, self.eps, self.eps / 4, 20, 1, loss, seed=self.seed, bfloat16=self.bfloat16)
+    def _stages(self, network: nn.Module) -> list[tuple[Method, int]]:
+        """The stages, and how many runs of an image each of them takes."""
+        by_margin, by_logits = (
+            LinfAttack(network, self.eps, self.eps / 4, 20, 1, loss, seed=self.seed) for loss in ("margin", "logits")
+        )
+        exact, aims = EXACT if self.bfloat16 else len(AIMS), dict[int, Tensor]()
+        return [
+            (SignSteps(by_margin, bfloat16=self.bfloat16), 1),
+            (SignSteps(by_logits), 1),
+            (_Aimed(self, Gradients(network, bfloat16=self.bfloat16), aims), len(AIMS) - exact),
+            (_Aimed(self, Gradients(network), aims), exact),
+        ]
 
 
 def cascade(model: nn.Module, eps: float, **options: Unpack[Options]) -> Cascade:
@@ -86,9 +97,9 @@ class _Aimed(AutoPGD):
 
     soonest, patience = 10, 4.0
 
-    def __init__(self, attack: Cascade, network: nn.Module, first: int):
-        super().__init__(Gradients(network, bfloat16=attack.bfloat16), attack.eps, attack.seed, first)
-        self.aims: dict[int, Tensor] = {}  # image -> its nearest classes, found once for all of its runs
+    def __init__(self, attack: Cascade, gradients: Gradients, aims: dict[int, Tensor]):
+        super().__init__(gradients, attack.eps, attack.seed, BEFORE)
+        self.aims = aims  # image -> its nearest classes, found once for all of its runs
 
     def begin(self, rows: Rows) -> None:
         super().begin(rows)

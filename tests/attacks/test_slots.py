@@ -8,7 +8,6 @@ import torch
 from attacks.small import ALPHA, EPS, stop_after
 from torch import Tensor, nn
 
-from reprolib import devices
 from reprolib.attacks import pgd, slots
 
 
@@ -32,7 +31,7 @@ IMAGES, LABELS = torch.tensor([0.30, 0.38, 0.42, 0.46]).view(-1, 1, 1, 1), torch
 @pytest.mark.parametrize("decision", ["any", "last"])
 def test_what_bfloat16_calls_broken_float32_has_to_confirm(decision):
     """Under autocast everything above 0.2 is class 1: all images look broken from the start."""
-    result = pgd(TwoFaced(0.2), 0.1, 0.02, 10, decision=decision, bfloat16=True).run(IMAGES, LABELS)
+    result = pgd(TwoFaced(0.2), 0.1, 0.02, 10, 3, decision=decision, bfloat16=True).run(IMAGES, LABELS)
     assert result.robust(decision).tolist() == [True, True, False, False]  # what float32's border at 0.5 allows
     assert (result.adversarial[2:] > 0.5).all()
 
@@ -40,17 +39,37 @@ def test_what_bfloat16_calls_broken_float32_has_to_confirm(decision):
 @pytest.mark.parametrize("decision", ["any", "last"])
 def test_the_last_iterate_is_never_left_to_bfloat16(decision):
     """Under autocast the border is at 0.9: nothing ever looks broken."""
-    result = pgd(TwoFaced(0.9), 0.1, 0.02, 10, decision=decision, bfloat16=True).run(IMAGES, LABELS)
+    result = pgd(TwoFaced(0.9), 0.1, 0.02, 10, 3, decision=decision, bfloat16=True).run(IMAGES, LABELS)
     assert result.robust(decision).tolist() == [True, True, False, False]
+    found = result.any_run if decision == "any" else result.last_run
+    assert found[2:].tolist() == [0, 0], "a run in bfloat16 is enough where float32 agrees"
 
 
 @pytest.mark.parametrize("loss", ["margin", "logits", "probabilities"])
-@pytest.mark.parametrize("options, used", [({}, False), ({"bfloat16": True}, True)])
-def test_bfloat16_is_used_where_it_is_asked_for(loss, options, used, monkeypatch):
-    monkeypatch.setattr(devices, "has_fast_bfloat16", lambda device: True)
+@pytest.mark.parametrize("restarts, options, used", [
+    (3, {}, False), (3, {"bfloat16": True}, True), (1, {"bfloat16": True}, False), (0, {"bfloat16": True}, False),
+])  # fmt: skip
+def test_bfloat16_searches_where_it_is_asked_for_before_the_last_run(loss, restarts, options, used):
     net = TwoFaced(0.5)
-    pgd(net, 0.1, 0.02, 3, loss=loss, **options).run(IMAGES, LABELS)
+    pgd(net, 0.1, 0.02, 3, restarts, loss=loss, **options).run(IMAGES, LABELS)
     assert any(net.seen) == used and not net.seen[0], "the clean images are judged in float32"
+
+
+class Misled(TwoFaced):
+    """Under autocast the loss falls where it rises in float32, so every step leads away from the border."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            images = 2 * images.detach() - images
+        return super().forward(images)
+
+
+@pytest.mark.parametrize("decision", ["any", "last"])
+def test_where_bfloat16_leads_astray_the_last_run_is_float32s_and_breaks_the_image(decision):
+    result = pgd(Misled(0.5), 0.1, 0.02, 10, 4, decision=decision, bfloat16=True).run(IMAGES[2:3], LABELS[2:3])
+    assert (result.any_run if decision == "any" else result.last_run).tolist() == [3]
+    astray = pgd(Misled(0.5), 0.1, 0.02, 10, 4, decision=decision).run(IMAGES[2:3], LABELS[2:3])
+    assert (astray.any_run if decision == "any" else astray.last_run).tolist() == [0], "in float32 the first run does"
 
 
 def test_bfloat16_finds_what_float32_finds(sturdy, held_out):
@@ -187,9 +206,10 @@ def test_runs_made_ahead_shorten_the_wait(monkeypatch):
 @pytest.mark.parametrize("decision", ["any", "last"])
 @pytest.mark.parametrize("restarts", [0, 3])
 @pytest.mark.parametrize("saves", [1, 9, 20])
-def test_a_killed_attack_goes_on(net, task, monkeypatch, decision, restarts, saves):
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_a_killed_attack_goes_on(net, task, monkeypatch, decision, restarts, saves, bfloat16):
     monkeypatch.setattr(slots, "SAVE_EVERY", 0)
-    attack = pgd(net, EPS, ALPHA, 4, restarts, decision=decision, slots=6)
+    attack = pgd(net, EPS, ALPHA, 4, restarts, decision=decision, slots=6, bfloat16=bfloat16)
     whole, saved = attack.run(*task), []
     with pytest.raises(RuntimeError, match="killed"):
         attack.run(*task, save=lambda now: stop_after(saved, saves, now))

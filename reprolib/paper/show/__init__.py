@@ -49,7 +49,7 @@ from reprolib.paper.show.scaling import bytes_table, chain_table, estimates_tabl
 from reprolib.paper.show.sliders import explore
 from reprolib.paper.show.start import gradients_table, losses_table, measure_losses, plot_by_loss, plot_steps
 from reprolib.paper.show.status import status_text, write_status
-from reprolib.paper.show.study import plot_losses, plot_optimizers, plot_saturation, plot_sweep
+from reprolib.paper.show.study import plot_losses, plot_over_seeds, plot_saturation, plot_sweep
 from reprolib.paper.show.tables import (
     claims_table,
     contingency_table,
@@ -111,7 +111,7 @@ __all__ = [
     "plot_losses",
     "plot_methods",
     "plot_operations",
-    "plot_optimizers",
+    "plot_over_seeds",
     "plot_pipeline",
     "plot_readings",
     "plot_saturation",

@@ -41,6 +41,7 @@ QUESTIONS = (
     ("Is it the same on larger networks and CIFAR-10?", ("table03_vgg16", "table03_resnet50", "table03_resnet20")),
     ("And on ImageNet's pictures?", (*IMAGENET, "bpda")),
     ("Do more restarts or another optimiser change it?", ("restarts_cifarconv", "figure03_optimizer")),
+    ("Is it one lucky seed?", ("seeds",)),
     ("What do the changed images look like?", ("figure02_augmentation",)),
     ("What exactly are the networks and the attacks?", ("table01_networks", "table02_attack_parameters")),
     ("How long does all of it take, on how many GPUs?", ("scaling",)),

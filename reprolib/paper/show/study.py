@@ -1,4 +1,4 @@
-"""Curves over epochs, losses, radii and seeds: the saturation study and Figure 3, from their cells."""
+"""Curves over epochs, losses, radii and seeds, from cells: the studies of saturation and of seeds, and Figure 3."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def plot_sweep(cells: list[Cell], plan: Plan) -> Figure:
     return figure
 
 
-def plot_optimizers(cells: list[Cell], plan: Plan) -> Figure:
-    """Figure 3: per attack and optimiser a bar for each loss and one for the saturated share, means over the seeds.
+def plot_over_seeds(cells: list[Cell], plan: Plan) -> Figure:
+    """Per attack and fine-tuned column a bar for each loss and one for the saturated share, means over the seeds.
 
     The line on a bar spans the seeds; with one seed, the interval over the test images.
     """

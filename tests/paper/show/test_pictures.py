@@ -172,7 +172,7 @@ def test_figure_3_shows_means_and_spans_over_the_seeds_or_the_interval_over_the_
         for column, values in {"Adam": (10.0, 30.0), "RMSprop": (50.0, 50.0)}.items()
         for seed, value in enumerate(values[:seeds])
     ]  # fmt: skip
-    axes = show.plot_optimizers(cells, planned).axes
+    axes = show.plot_over_seeds(cells, planned).axes
     assert [axis.get_title() for axis in axes] == list(planned.page.rows)
     assert [label.get_text() for label in axes[0].get_xticklabels()] == ["RMSprop", "Adam"]
     adam, span = ([20.0] * 4, [10.0, 30.0]) if seeds == 2 else ([10.0] * 4, [5.0, 16.0])

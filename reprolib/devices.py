@@ -26,14 +26,18 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
     """A GPU multiplies float32 as such inside. By default its convolutions round to TensorFloat-32, with ten bits,
-    and other images would count as misclassified than on a CPU.
+    and other images would count as misclassified than on a CPU. A caller's autocast is off inside, as it would, too.
     """
     places = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]  # torch makes it late
     before = [place.fp32_precision for place in places]
+    kinds = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     try:
         for place in places:
             place.fp32_precision = "ieee"
-        yield
+        with contextlib.ExitStack() as off:
+            for kind in kinds:
+                off.enter_context(torch.autocast(kind, enabled=False))
+            yield
     finally:
         for place, precision in zip(places, before, strict=True):
             place.fp32_precision = precision

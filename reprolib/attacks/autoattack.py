@@ -131,6 +131,7 @@ class AutoPGD:
     ):
         self.gradients, self.eps, self.seed, self.first, self.steps = gradients, eps, seed, first, steps
         self.targeted = targeted
+        self.exact = Gradients(gradients.model) if gradients.bfloat16 else gradients  # by which targets are chosen
         # steps until the first check, by how many each next one is earlier, and the fewest
         self.windows = [max(steps * percent // 100, 1) for percent in (22, 3, 6)]
 
@@ -141,7 +142,7 @@ class AutoPGD:
         rows["lower"], rows["upper"] = ball(clean, self.eps)
         x = (clean + self.eps * u / per_image(u.abs().flatten(1).amax(1))).clamp(rows["lower"], rows["upper"])
         rows |= {"x": x, "before": x, "best": x, "best_gradient": torch.zeros_like(x), "halved": run >= 0}
-        rows["target"] = ranked_targets(self.gradients, clean, run - self.first) if self.targeted else run
+        rows["target"] = ranked_targets(self.exact, clean, run - self.first) if self.targeted else run
         number = torch.zeros_like(run)
         rows |= {"step": number, "rises": number, "window": number + self.windows[0], "left": number + self.windows[0]}
         zero, least = clean.new_zeros(len(run)), clean.new_full((len(run),), -torch.inf)

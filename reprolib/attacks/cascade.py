@@ -106,7 +106,7 @@ class _Aimed(AutoPGD):
         images = rows["image"].tolist()
         new = [row for row, image in enumerate(images) if image not in self.aims]
         if new:
-            found = nearest(self.gradients, rows["clean"][new], rows["label"][new])
+            found = nearest(self.exact, rows["clean"][new], rows["label"][new])
             self.aims |= zip([images[row] for row in new], found, strict=True)
         aims = torch.stack([self.aims[image] for image in images])
         place = torch.tensor(AIMS, device=aims.device)[rows["run"] - self.first]

@@ -7,7 +7,8 @@ from conftest import TOY_EPS, Scale
 from torch import Tensor, nn
 
 from reprolib.attacks import AutoAttack, Gradients, cascade, slots
-from reprolib.attacks.cascade import nearest
+from reprolib.attacks.autoattack import AutoPGD
+from reprolib.attacks.cascade import _Aimed, nearest
 
 
 def linear_classes(count: int, pixels: int = 16) -> nn.Module:
@@ -128,6 +129,42 @@ def test_goes_on_where_it_stopped(sturdy, held_out, monkeypatch, share):
     saved = result_when_killed(attack, *some, share * whole.calls)
     assert 0 < (saved.next_run < attack.runs).sum()
     assert_same(attack.run(*some, resume=saved), whole)
+
+
+class Shuffled(nn.Module):
+    """Under autocast the classes come in another order, so that other ones look near, and the label need not lead."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        quick = torch.is_autocast_enabled("cpu")
+        with torch.autocast("cpu", enabled=False):
+            logits = self.net(images)
+            return logits.roll(3, 1) if quick else logits
+
+
+@pytest.mark.parametrize("method, options", [(_Aimed, {}), (AutoPGD, {"parts": ("APGD-T",)})])
+def test_targets_are_chosen_in_float32(method, options, sturdy, held_out, monkeypatch):
+    some, make, asked = [tensor[:30] for tensor in held_out], AutoAttack if options else cascade, {}
+    for bfloat16 in (False, True):
+        with monkeypatch.context() as patch:
+            patch.setattr(method, "begin", noting(method.begin, asked.setdefault(bfloat16, {})))
+            make(Shuffled(sturdy), 0.01, bfloat16=bfloat16, **options).run(*some)
+    both = asked[False].keys() & asked[True].keys()
+    assert len(both) > 30 and all(asked[False][pair] == asked[True][pair] for pair in both)
+
+
+def noting(begin, targets):
+    """`begin`, which writes down the target of each (image, run)."""
+
+    def noted(self, rows):
+        begin(self, rows)
+        pairs = zip(rows["image"].tolist(), rows["run"].tolist(), strict=True)
+        targets.update(zip(pairs, rows["target"].tolist(), strict=True))
+
+    return noted
 
 
 def test_only_any_iterate_can_be_judged(sturdy):

@@ -8,7 +8,7 @@ import torch
 from attacks.small import ALPHA, EPS, stop_after
 from torch import Tensor, nn
 
-from reprolib.attacks import pgd, slots
+from reprolib.attacks import is_right, pgd, slots
 
 
 class TwoFaced(nn.Module):
@@ -70,6 +70,14 @@ def test_where_bfloat16_leads_astray_the_last_run_is_float32s_and_breaks_the_ima
     assert (result.any_run if decision == "any" else result.last_run).tolist() == [3]
     astray = pgd(Misled(0.5), 0.1, 0.02, 10, 4, decision=decision).run(IMAGES[2:3], LABELS[2:3])
     assert (astray.any_run if decision == "any" else astray.last_run).tolist() == [0], "in float32 the first run does"
+
+
+@pytest.mark.parametrize("options", [{}, {"bfloat16": True}])
+def test_a_callers_autocast_judges_nothing(options):
+    with torch.autocast("cpu", torch.bfloat16):
+        result = pgd(TwoFaced(0.2), 0.1, 0.02, 10, 3, **options).run(IMAGES, LABELS)
+        assert is_right(TwoFaced(0.2), IMAGES, LABELS).all() and torch.is_autocast_enabled("cpu")
+    assert result.robust().tolist() == [True, True, False, False]
 
 
 def test_bfloat16_finds_what_float32_finds(sturdy, held_out):

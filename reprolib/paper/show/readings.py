@@ -35,7 +35,7 @@ def distances(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot_readings(frame: pd.DataFrame) -> Figure:
-    """A heat map of `distances`, dark for far; a field has its number, and below it on how many cells that rests."""
+    """A heat map of `distances`, dark for far; a field has its number, and beside it on how many cells that rests."""
     means = distances(frame)
     counts = frame.groupby(["reading", "group"]).size().unstack().reindex(index=means.index, columns=means.columns)
     figure, axis = plt.subplots(figsize=(13, 0.34 * len(means) + 2), layout="constrained")

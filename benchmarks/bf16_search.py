@@ -53,7 +53,9 @@ def cases(count: int) -> Iterator[tuple[str, nn.Module, float, Tensor, Tensor]]:
     yield from _at_two_radii("VGG-16, an eighth wide, FGSM-AT (Table 5)", trained, first_images(split, count))
 
 
-def _at_two_radii(name: str, net: nn.Module, shown: tuple[Tensor, Tensor]):
+def _at_two_radii(
+    name: str, net: nn.Module, shown: tuple[Tensor, Tensor]
+) -> Iterator[tuple[str, nn.Module, float, Tensor, Tensor]]:
     for share in (46, 20):
         yield name, net, radius_for(net, *shown, share), *shown
 

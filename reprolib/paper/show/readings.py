@@ -36,11 +36,11 @@ def distances(frame: pd.DataFrame) -> pd.DataFrame:
 
 def plot_readings(frame: pd.DataFrame) -> Figure:
     """A heat map of `distances`, dark for far; a field has its number, and beside it on how many cells that rests."""
+    import seaborn as sns  # takes a second
+
     means = distances(frame)
     counts = frame.groupby(["reading", "group"]).size().unstack().reindex(index=means.index, columns=means.columns)
     figure, axis = plt.subplots(figsize=(13, 0.34 * len(means) + 2), layout="constrained")
-    import seaborn as sns  # takes a second
-
     shown = means.map("{:.1f}".format) + counts.map(" ({:.0f})".format)
     looks: dict[str, Any] = {"cmap": "viridis_r", "vmin": 0, "vmax": 100, "annot_kws": {"size": 8}}
     bar = {"label": "mean distance to the printed numbers (points)", "shrink": 0.6}

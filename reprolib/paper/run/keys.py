@@ -4,7 +4,8 @@ That is its record, the data's checksum, the version of torch, and the code that
 following names from the entry points: a definition's text counts, and that of every definition of this library which
 it mentions. So a change to one function, class or constant changes the keys of what it can influence, and of nothing
 else. Comments, docstrings, layout and the wording of errors compute nothing and don't count, nor do decorators of
-attacks/guards.py: they decide how many images at a time, or refuse, and change no result (as its tests show).
+attacks/guards.py: they decide how many images at a time, or refuse, and change no result (as its tests show). The text is
+our own rendering of the syntax tree: `ast.unparse` writes quotes otherwise in Python 3.12, and every name would change.
 """
 
 from __future__ import annotations
@@ -129,7 +130,15 @@ def _mentioned(module: str, node: ast.stmt) -> Iterator[tuple[str, ...]]:
 def _read(node: ast.stmt) -> tuple[str, dict[str, list[ast.stmt]], list[list[str]]]:
     """A definition's text, the imports inside of it by name, and what it names; worked out once, as many keys ask."""
     imports = [each for each in ast.walk(node) if isinstance(each, (ast.Import, ast.ImportFrom))]
-    return ast.unparse(node), {name: [each] for each in imports for name in _bound(each)}, list(_dotted(node))
+    return _text(node), {name: [each] for each in imports for name in _bound(each)}, list(_dotted(node))
+
+
+def _text(node: Any) -> str:
+    """A syntax tree as text, without what is empty: newer versions of Python add fields that old code leaves empty."""
+    if isinstance(node, ast.AST):
+        filled = [f"{name}={_text(value)}" for name, value in ast.iter_fields(node) if value not in (None, [])]
+        return f"{type(node).__name__}({', '.join(filled)})"
+    return f"[{', '.join(map(_text, node))}]" if isinstance(node, list) else repr(node)
 
 
 def _dotted(node: ast.AST) -> Iterator[list[str]]:

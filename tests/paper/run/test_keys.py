@@ -121,6 +121,16 @@ def code(*entries: str) -> str:
 # --- what counts ------------------------------------------------------------------------------------------------------
 
 
+def test_the_text_behind_a_name_is_not_of_a_version_of_python(package):
+    alone = "FunctionDef(name='b', args=arguments(), body=[Return(value=Constant(value=2))])"
+    assert definitions("counted.deep:b") == {"counted.deep:b": alone}
+    node = ast.parse("""def said(x): return f'{x!r} "{x["a"]}"'""").body[0]
+    text = keys._text(node)
+    fields = {"_fields": (*node._fields, "type_params"), "type_params": []}  # which Python 3.12 gives each function
+    node.__class__ = type("FunctionDef", (ast.FunctionDef,), fields)
+    assert keys._text(node) == text and "Subscript" in text
+
+
 def test_definitions_are_followed_from_the_entry_point_and_no_others(package):
     assert set(definitions("counted.one:Counter")) == {
         "counted.one:Counter", "counted.one:Base", "counted.one:STEP", "counted.one:LIMIT", "counted.two:SCALE",

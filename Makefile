@@ -33,6 +33,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ACTIVE ?=
 PY := $(if $(ACTIVE),python,.venv/bin/python)
 READY := $(if $(ACTIVE),,.venv/installed)
+BENCH_READY := $(if $(ACTIVE),,.venv/benchmarks-installed)
 # This checkout's code, also where the environment was copied with it or installed from another one.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 # Tools that keep settings and caches need a home folder and a name; users without get them here.
@@ -72,7 +73,7 @@ test: $(READY)
 	@TQDM_DISABLE=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile -m "not slow" tests
 	@$(NBVAL) $(LONG:%=--ignore=%) notebooks
 
-bench: .venv/benchmarks-installed
+bench: $(BENCH_READY)
 	@$(PY) benchmarks
 
 test-slow: $(READY)
@@ -81,7 +82,7 @@ test-slow: $(READY)
 
 # What fails is told and the rest goes on: a lent GPU has no second hour.
 gpu: PROFILE := $(PROFILE:quick=paper)
-gpu: .venv/benchmarks-installed
+gpu: $(BENCH_READY)
 	-@TQDM_DISABLE=1 $(PY) -m pytest -q tests/attacks tests/networks tests/defenses tests/test_training.py tests/test_patches.py
 	-@$(PY) benchmarks
 	@for page in $$($(PY) -m reprolib order --profile "$(PROFILE)"); do \

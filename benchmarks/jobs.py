@@ -45,6 +45,7 @@ from torch import Tensor, nn
 
 from reprolib import attacks, data, defenses, patches, training
 from reprolib import networks as reproduced
+from reprolib.attacks.captured import cuda_graph
 from reprolib.devices import has_fast_bfloat16
 from reprolib.networks.cpu.folding import folded
 from reprolib.paper.run import load_published
@@ -134,12 +135,12 @@ def autoattack(net: nn.Module, images: Tensor, labels: Tensor, eps: float, round
 
 
 def compilation(name: str, net: nn.Module, count: int, rounds: int) -> dict:
-    """Ten gradients with the network as it is, compiled, and with its batch normalisation folded (parameters frozen
-    before); what compiling and folding take is not counted."""
+    """Ten gradients with the network as it is, compiled, with its batch normalisation folded (parameters frozen
+    before) and, on a GPU, from a captured graph; what compiling, folding and capturing take is not counted."""
     images, labels = random_images(count, net)
     compiled = torch.compile(net, dynamic=False)
 
-    def of(model: nn.Module) -> dict:
+    def of(model: Callable[[Tensor], Tensor]) -> dict:
         for _ in range(10):
             x = images.clone().requires_grad_()
             torch.autograd.grad(F.cross_entropy(model(x), labels, reduction="sum"), x)
@@ -149,6 +150,9 @@ def compilation(name: str, net: nn.Module, count: int, rounds: int) -> dict:
     if any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
         without = folded(net)
         contestants["batch normalisation folded"] = lambda: of(without)
+    if DEVICE.type == "cuda":
+        captured = cuda_graph(net, images)
+        contestants["captured graph"] = lambda: of(captured)
     rows = race(contestants, rounds)
     return {"job": f"ten gradients, {name}", "target": None, "size": f"{count} images", "rows": rows}
 

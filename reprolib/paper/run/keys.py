@@ -4,8 +4,9 @@ That is its record, the data's checksum, the version of torch, and the code that
 following names from the entry points: a definition's text counts, and that of every definition of this library which
 it mentions. So a change to one function, class or constant changes the keys of what it can influence, and of nothing
 else. Comments, docstrings, layout and the wording of errors compute nothing and don't count, nor do decorators of
-attacks/guards.py: they decide how many images at a time, or refuse, and change no result (as its tests show). The text is
-our own rendering of the syntax tree: `ast.unparse` writes quotes otherwise in Python 3.12, and every name would change.
+attacks/guards.py: they decide how many images at a time, or refuse, and change no result (as its tests show). A
+definition's text is our own rendering of its syntax tree: `ast.unparse` writes quotes otherwise in Python 3.12, and
+every name would change.
 """
 
 from __future__ import annotations

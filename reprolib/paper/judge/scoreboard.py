@@ -29,8 +29,7 @@ def scoreboard(found: dict[tuple[str, str], Stored] | None = None) -> pd.DataFra
         protocols = [protocol for protocol in PROTOCOLS if (id, protocol) in measured]
         for protocol in protocols:
             profile, name, cell = measured[id, protocol]
-            base_profile, _, base = measured.get((claim.baseline or "", protocol), (None, None, None))
-            baseline = _measured(base) if base and base_profile == profile else None  # a gain is judged within one run
+            baseline = _baseline(claim, protocol, found[profile, name], profile, measured)
             verdict = claims.judge(claim, _measured(cell), profile=profile, baseline=baseline)
             if fault := ladder.fault(found[profile, name].cells, protocol):
                 verdict = claims.not_run(fault)
@@ -42,6 +41,17 @@ def scoreboard(found: dict[tuple[str, str], Stored] | None = None) -> pd.DataFra
     settled = board["verdict"].isin([*readings.CLOSE, "not run"])
     near = [readings.nearest(named, claim) for claim in board["claim"]]
     return board.assign(reading=["" if done else one for done, one in zip(settled, near, strict=True)])
+
+
+def _baseline(
+    claim: claims.Claim, protocol: str, record: Stored, profile: str, measured: dict[tuple[str, str], tuple]
+) -> claims.Measured | None:
+    """What the claim's gain is over: of the same record where it has that, and else of the same profile."""
+    own = [cell for cell in record.cells if cell.judged and (cell.claim, cell.protocol) == (claim.baseline, protocol)]
+    if own:
+        return _measured(own[0])
+    base_profile, _, base = measured.get((claim.baseline or "", protocol), (None, None, None))
+    return _measured(base) if base and base_profile == profile else None
 
 
 def _ranked(found: dict[tuple[str, str], Stored]) -> list[tuple[str, str]]:

@@ -84,14 +84,14 @@ def test_the_fullest_profile_comes_first(less, more):
 
 
 def test_a_second_reading_counts_until_the_first_one_has_been_run():
-    """Table 3's file has resnet50 before resnet20, whatever their names sort as."""
+    """Table 3's file has resnet20 before resnet50."""
     claim = "T3.ResNet.FGSM-v1.7-P1"
-    write("cpu", [entry(claim, value=10.0)], "table03_resnet20")
-    assert row_of(judge.scoreboard(), claim, "sound").record == "table03_resnet20"
-    write("cpu", [entry(claim, value=20.0)], "table03_resnet50")
+    write("cpu", [entry(claim, value=10.0)], "table03_resnet50")
+    assert row_of(judge.scoreboard(), claim, "sound").record == "table03_resnet50"
+    write("cpu", [entry(claim, value=20.0)], "table03_resnet20")
     row = row_of(judge.scoreboard(), claim, "sound")
-    assert (row.measured, row.record) == (20.0, "table03_resnet50")
-    write("paper", [entry(claim, value=30.0)], "table03_resnet20")
+    assert (row.measured, row.record) == (20.0, "table03_resnet20")
+    write("paper", [entry(claim, value=30.0)], "table03_resnet50")
     assert row_of(judge.scoreboard(), claim, "sound").measured == 30.0  # a profile's rank comes first
 
 
@@ -103,6 +103,18 @@ def test_a_gain_is_judged_within_one_run():
     assert row_of(judge.scoreboard(), CLAIM, "sound").verdict == "not reproduced"
     write("paper", [entry(CLAIM, value=30.0), baseline, *LADDER])
     assert row_of(judge.scoreboard(), CLAIM, "sound").verdict == "trend only"
+
+
+def test_a_gain_is_over_the_undefended_network_of_its_own_page():
+    """ResNet-20's page, which stands first, has an undefended network that keeps more, and no 11-P1."""
+    undefended, gain = "T3.ResNet.FGSM-v1.undefended", "T3.ResNet.FGSM-v1.11-P1"
+    write("cpu", [entry(undefended, value=20.0, column="undefended"), *LADDER], "table03_resnet20")
+    write(
+        "cpu", [entry(undefended, value=1.0, column="undefended"), entry(gain, value=10.0), *LADDER], "table03_resnet50"
+    )
+    board = judge.scoreboard()
+    assert row_of(board, undefended, "sound").record == "table03_resnet20"
+    assert row_of(board, gain, "sound").verdict == "trend only"
 
 
 def test_no_verdict_without_a_ladder_and_none_when_a_rung_is_broken():

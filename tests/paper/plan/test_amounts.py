@@ -182,7 +182,7 @@ def test_an_amount_that_there_is_not():
 @pytest.mark.parametrize("table, network, profile, meant", [
     ("table3", "vgg16", "quick", "did you mean 'table03'"),
     ("table03", "vgg-16", "quick", "did you mean 'vgg16'"),
-    ("table03", "fmnistconv", "quick", "known: vgg16, resnet50, resnet20"),
+    ("table03", "fmnistconv", "quick", "known: vgg16, resnet20, resnet50"),
     ("table03", "vgg16", "qiuck", "did you mean 'quick'"),
     ("table03", "vgg16", "custom", "known: quick, cpu, gpu, paper"),
 ])  # fmt: skip

@@ -213,7 +213,7 @@ COLUMNS, ROWS = TABLE06["columns"], TABLE06["rows"]
     ({"networks_of": "table3"}, ["did you mean 'table03'"]),
     ({"networks_of": "table09"}, ["table09 has its networks from table06_fashion_mnist"]),
     ({"networks_of": "table06_fashion_mnist"}, ["table06_fashion_mnist has its networks from"]),
-    ({"networks_of": "table03"}, ["table03", "known: vgg16, resnet50, resnet20"]),
+    ({"networks_of": "table03"}, ["table03", "known: vgg16, resnet20, resnet50"]),
     ({"columns": COLUMNS | {"x": {"recipe": "adam", "parent": "x"}}}, ["'x' is made from itself"]),
     ({"columns": COLUMNS | {"x": {"members": ["7-P1", "x"]}}}, ["'x' is made from itself"]),
     ({"columns": COLUMNS | {"x": {"members": ["7-P1", "7P2"]}}}, ["did you mean '7-P2'"]),

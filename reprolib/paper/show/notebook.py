@@ -39,8 +39,8 @@ def outline(page: run.Page) -> str:
     return "\n".join(
         [
             f"attacks: {'; '.join(main_rows(plan) or plan.page.rows)} | losses: {', '.join(losses)}{epochs}",
-            f"answers {len(answered)} of the paper's numbers"
-            + (f", {' to '.join(dict.fromkeys(ends))}" if answered else ", which has none of them"),
+            f"answers {len(answered) or 'none'} of the paper's numbers"
+            + (f", {' to '.join(dict.fromkeys(ends))}" if answered else ""),
         ]
     )
 

@@ -16,7 +16,8 @@
 # make graph PROFILE=paper    the batch's jobs and what they wait for, as results/paper/jobs.svg
 # make chaos                  kills, a full disk, damaged files ... and what became of them, docs/chaos.md; half an hour
 # ENGINE=slurm: the pages' jobs on a cluster, see docs/cluster.md.
-# JOBS=4 and GPUS=1: processes at once. ACTIVE=1: the active environment instead of .venv. PYTHON: for making .venv
+# JOBS=4 and GPUS=1: processes at once. ACTIVE=1: the active environment instead of .venv (make bench also
+# needs benchmarks/requirements.lock there). PYTHON: for making .venv
 PROFILE ?= quick
 PAGE ?=
 RUN ?=

@@ -8,6 +8,7 @@ import dataclasses
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,7 +152,7 @@ def compilation(name: str, net: nn.Module, count: int, rounds: int) -> dict:
         without = folded(net)
         contestants["batch normalisation folded"] = lambda: of(without)
     if DEVICE.type == "cuda":
-        captured = cuda_graph(net, images)
+        captured = cuda_graph(net, images)  # the answers are compared where attacks capture, and in the tests
         contestants["captured graph"] = lambda: of(captured)
     rows = race(contestants, rounds)
     return {"job": f"ten gradients, {name}", "target": None, "size": f"{count} images", "rows": rows}
@@ -372,13 +373,21 @@ def _percent(kept: Tensor) -> float:
 def everything(scale: float, rounds: int, only: str = ""):
     """All jobs, one after the other, or those whose name begins with `only`; `scale` multiplies the numbers of images.
 
-    Raises SystemExit for a name that no job begins with.
+    What fails is told and the rest goes on: a lent GPU has no second hour. Raises SystemExit for a name that no job
+    begins with, and at the end where a job failed.
     """
-    chosen = [job for name, job in JOBS.items() if name.startswith(only)]
+    chosen = {name: job for name, job in JOBS.items() if name.startswith(only)}
     if not chosen:
         sys.exit(f"error: no job begins with {only!r}; expected one of {', '.join(JOBS)}")
-    for job in chosen:
-        yield from job(lambda count: max(int(count * scale), 8), rounds)
+    failed = []
+    for name, job in chosen.items():
+        try:
+            yield from job(lambda count: max(int(count * scale), 8), rounds)
+        except Exception:
+            traceback.print_exc()
+            failed.append(name)
+    if failed:
+        sys.exit(f"error: {', '.join(failed)} failed, see above; the results of the others are written")
 
 
 def _steps(images: Callable[[int], int], rounds: int):

@@ -8,6 +8,8 @@ from reprolib.paper.judge import claims, ladder, readings
 from reprolib.paper.plan import PROFILES, Cell, all_pages
 from reprolib.paper.run import PROTOCOLS, Stored, records
 
+Measured = dict[tuple[str, str], tuple[str, str, Cell]]  # (claim, protocol) -> profile, record, number
+
 
 def scoreboard(found: dict[tuple[str, str], Stored] | None = None) -> pd.DataFrame:
     """One row per claim and protocol that was measured, and one per claim that was not: printed, measured, verdict.
@@ -19,7 +21,7 @@ def scoreboard(found: dict[tuple[str, str], Stored] | None = None) -> pd.DataFra
     found: (profile, name) -> record; by default all that results/ has.
     """
     found = records() if found is None else found
-    measured: dict[tuple[str, str], tuple[str, str, Cell]] = {}
+    measured: Measured = {}
     for profile, name in _ranked(found):
         for cell in found[profile, name].cells:
             if cell.claim and cell.judged:
@@ -29,7 +31,7 @@ def scoreboard(found: dict[tuple[str, str], Stored] | None = None) -> pd.DataFra
         protocols = [protocol for protocol in PROTOCOLS if (id, protocol) in measured]
         for protocol in protocols:
             profile, name, cell = measured[id, protocol]
-            baseline = _baseline(claim, protocol, found[profile, name], profile, measured)
+            baseline = _baseline(claim, protocol, profile, name, found[profile, name], measured)
             verdict = claims.judge(claim, _measured(cell), profile=profile, baseline=baseline)
             if fault := ladder.fault(found[profile, name].cells, protocol):
                 verdict = claims.not_run(fault)
@@ -44,14 +46,17 @@ def scoreboard(found: dict[tuple[str, str], Stored] | None = None) -> pd.DataFra
 
 
 def _baseline(
-    claim: claims.Claim, protocol: str, record: Stored, profile: str, measured: dict[tuple[str, str], tuple]
+    claim: claims.Claim, protocol: str, profile: str, name: str, record: Stored, measured: Measured
 ) -> claims.Measured | None:
-    """What the claim's gain is over: of the same record where it has that, and else of the same profile."""
+    """What the claim's gain is over: the number in its own record, or in the same profile's of another table. Another
+    page of its own table is of another network."""
     own = [cell for cell in record.cells if cell.judged and (cell.claim, cell.protocol) == (claim.baseline, protocol)]
     if own:
         return _measured(own[0])
-    base_profile, _, base = measured.get((claim.baseline or "", protocol), (None, None, None))
-    return _measured(base) if base and base_profile == profile else None
+    base_profile, base_name, base = measured.get((claim.baseline or "", protocol), ("", "", None))
+    tables = {page.record: page.table for page in all_pages()}
+    is_elsewhere = base_profile == profile and tables.get(base_name) != tables.get(name)
+    return _measured(base) if base and is_elsewhere else None
 
 
 def _ranked(found: dict[tuple[str, str], Stored]) -> list[tuple[str, str]]:

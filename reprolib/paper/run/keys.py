@@ -135,11 +135,16 @@ def _read(node: ast.stmt) -> tuple[str, dict[str, list[ast.stmt]], list[list[str
 
 
 def _text(node: Any) -> str:
-    """A syntax tree as text, without what is empty: newer versions of Python add fields that old code leaves empty."""
+    """A syntax tree as text, without what versions of Python differ in: fields that newer ones add and old code leaves
+    empty, how a string was spelt, an empty end of nested format specifications, and which letters can be shown."""
     if isinstance(node, ast.AST):
-        filled = [f"{name}={_text(value)}" for name, value in ast.iter_fields(node) if value not in (None, [])]
-        return f"{type(node).__name__}({', '.join(filled)})"
-    return f"[{', '.join(map(_text, node))}]" if isinstance(node, list) else repr(node)
+        fields = [field for field in ast.iter_fields(node) if field[0] != "kind" and field[1] not in (None, [])]
+        return f"{type(node).__name__}({', '.join(f'{name}={_text(value)}' for name, value in fields)})"
+    if isinstance(node, list):
+        if any(isinstance(one, ast.FormattedValue) for one in node):
+            node = [one for one in node if not (isinstance(one, ast.Constant) and one.value == "")]
+        return f"[{', '.join(map(_text, node))}]"
+    return ascii(node)
 
 
 def _dotted(node: ast.AST) -> Iterator[list[str]]:

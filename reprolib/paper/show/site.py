@@ -38,7 +38,7 @@ QUESTIONS = (
     ("What does AutoAttack, the usual referee, say?", ("table09_autoattack", "table09_vgg16", "table09_resnet50")),
     ("How do other defences fare?", ("table05_vgg16", "table04_cifarconv", "figure04_cifar10", "renofeat")),
     ("What does it cost, and what else is there?", ("figure01_costs", *TIMES, "budget_fmnistconv", "budget_vgg16")),
-    ("Is it the same on larger networks and CIFAR-10?", ("table03_vgg16", "table03_resnet50", "table03_resnet20")),
+    ("Is it the same on larger networks and CIFAR-10?", ("table03_vgg16", "table03_resnet20", "table03_resnet50")),
     ("And on ImageNet's pictures?", (*IMAGENET, "bpda")),
     ("Do more restarts or another optimiser change it?", ("restarts_cifarconv", "figure03_optimizer")),
     ("Is it one lucky seed?", ("seeds",)),

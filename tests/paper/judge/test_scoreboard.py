@@ -115,6 +115,9 @@ def test_a_gain_is_over_the_undefended_network_of_its_own_page():
     board = judge.scoreboard()
     assert row_of(board, undefended, "sound").record == "table03_resnet20"
     assert row_of(board, gain, "sound").verdict == "trend only"
+    write("cpu", [entry(undefended, value=1.0, column="undefended"), *LADDER], "table03_resnet20")
+    write("cpu", [entry(gain, value=10.0), *LADDER], "table03_resnet50")  # no undefended ResNet-50: over nothing
+    assert row_of(judge.scoreboard(), gain, "sound").verdict == "not reproduced"
 
 
 def test_no_verdict_without_a_ladder_and_none_when_a_rung_is_broken():

@@ -131,6 +131,16 @@ def test_the_text_behind_a_name_is_not_of_a_version_of_python(package):
     assert keys._text(node) == text and "Subscript" in text
 
 
+def test_what_a_version_of_python_spells_otherwise_is_the_same_text():
+    """Python 3.12.1 ends a nested format specification with an empty string, and notes the u of any part's prefix."""
+    nested, plain = (ast.parse(code).body[0].value for code in ('f"{x:{width}}"', '"\U0001fae8"'))
+    text = keys._text(nested), keys._text(plain)
+    nested.values[0].format_spec.values.append(ast.Constant(value=""))
+    plain.kind = "u"
+    assert (keys._text(nested), keys._text(plain)) == text
+    assert text[1].isascii()  # 3.12 can show this letter, and 3.11 writes it as an escape
+
+
 def test_definitions_are_followed_from_the_entry_point_and_no_others(package):
     assert set(definitions("counted.one:Counter")) == {
         "counted.one:Counter", "counted.one:Base", "counted.one:STEP", "counted.one:LIMIT", "counted.two:SCALE",

@@ -8,7 +8,7 @@ from reprolib.paper.judge import claims, ladder, readings
 from reprolib.paper.plan import PROFILES, Cell, all_pages
 from reprolib.paper.run import PROTOCOLS, Stored, records
 
-Measured = dict[tuple[str, str], tuple[str, str, Cell]]  # (claim, protocol) -> profile, record, number
+Answers = dict[tuple[str, str], tuple[str, str, Cell]]  # (claim, protocol) -> profile, record, number
 
 
 def scoreboard(found: dict[tuple[str, str], Stored] | None = None) -> pd.DataFrame:
@@ -21,7 +21,7 @@ def scoreboard(found: dict[tuple[str, str], Stored] | None = None) -> pd.DataFra
     found: (profile, name) -> record; by default all that results/ has.
     """
     found = records() if found is None else found
-    measured: Measured = {}
+    measured: Answers = {}
     for profile, name in _ranked(found):
         for cell in found[profile, name].cells:
             if cell.claim and cell.judged:
@@ -46,7 +46,7 @@ def scoreboard(found: dict[tuple[str, str], Stored] | None = None) -> pd.DataFra
 
 
 def _baseline(
-    claim: claims.Claim, protocol: str, profile: str, name: str, record: Stored, measured: Measured
+    claim: claims.Claim, protocol: str, profile: str, name: str, record: Stored, measured: Answers
 ) -> claims.Measured | None:
     """What the claim's gain is over: the number in its own record, or in the same profile's of another table. Another
     page of its own table is of another network."""

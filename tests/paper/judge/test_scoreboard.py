@@ -84,13 +84,12 @@ def test_the_fullest_profile_comes_first(less, more):
 
 
 def test_a_second_reading_counts_until_the_first_one_has_been_run():
-    """Table 3's file has resnet20 before resnet50."""
+    """Table 3's file has vgg16 before resnet20 before resnet50, whatever their names sort as."""
     claim = "T3.ResNet.FGSM-v1.7-P1"
-    write("cpu", [entry(claim, value=10.0)], "table03_resnet50")
-    assert row_of(judge.scoreboard(), claim, "sound").record == "table03_resnet50"
-    write("cpu", [entry(claim, value=20.0)], "table03_resnet20")
-    row = row_of(judge.scoreboard(), claim, "sound")
-    assert (row.measured, row.record) == (20.0, "table03_resnet20")
+    for value, name in ((10.0, "table03_resnet50"), (20.0, "table03_resnet20"), (25.0, "table03_vgg16")):
+        write("cpu", [entry(claim, value=value)], name)
+        row = row_of(judge.scoreboard(), claim, "sound")
+        assert (row.measured, row.record) == (value, name)
     write("paper", [entry(claim, value=30.0)], "table03_resnet50")
     assert row_of(judge.scoreboard(), claim, "sound").measured == 30.0  # a profile's rank comes first
 

@@ -31,7 +31,7 @@ def status_text() -> str:
     measured = board[board["record"] != ""]
     parts = [
         HEAD,
-        f"{measured['claim'].nunique()} of {board['claim'].nunique()} printed numbers have been measured. "
+        f"{measured['claim'].nunique()} of {board['claim'].nunique()} printed numbers have been measured, with one seed each. "
         "Number of claims per verdict, by protocol:",
         verdict_counts(measured).reset_index().to_markdown(index=False)
         if len(measured)

@@ -31,8 +31,8 @@ def status_text() -> str:
     measured = board[board["record"] != ""]
     parts = [
         HEAD,
-        f"{measured['claim'].nunique()} of {board['claim'].nunique()} printed numbers have been measured, with one seed each. "
-        "Number of claims per verdict, by protocol:",
+        f"{measured['claim'].nunique()} of {board['claim'].nunique()} printed numbers have been measured, "
+        "with one seed each. Number of claims per verdict, by protocol:",
         verdict_counts(measured).reset_index().to_markdown(index=False)
         if len(measured)
         else "Nothing is measured yet.",

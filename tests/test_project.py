@@ -239,7 +239,7 @@ def test_published_networks_stay_small():
 
 RECORDS = sorted(path for profile in plan.JUDGED for path in (ROOT / "results" / profile).glob("*.json"))
 PAGES = {page.record: page for page in plan.all_pages()}
-# two trainings of this page ran with the page's line of params/profiles/cpu.yaml not committed yet; commit af115c1 has it
+# two of its trainings ran before this page's line of params/profiles/cpu.yaml was committed, in af115c1
 UNCOMMITTED = {"table11_vgg16": ["False", "True"]}
 
 

@@ -50,17 +50,22 @@ def usual_slots(begun: Kind) -> Kind:
 
 
 def usual_batches(measured: Kind) -> Kind:
-    """Of a function (model, images, labels, batch_size) that counts: batches that fit, whatever size is usual."""
+    """Of a function (model, images, labels, batch_size) that counts: batches that fit, whatever size is usual. Every
+    layer gets its mode back, also where the memory ends midway, or the next try, and the training, would go on without."""
 
     @functools.wraps(measured)
     def counted(model: Any, images: Tensor, labels: Tensor, batch_size: int = 500) -> Any:
         if _pixels(images) > SMALL:
             batch_size = min(batch_size, usual(images))
+        modes = [(layer, layer.training) for layer in model.modules()]
         while True:
             try:
                 return measured(model, images, labels, batch_size)
             except (RuntimeError, MemoryError) as error:
                 batch_size = _halved(error, images, min(batch_size, len(images)))
+            finally:
+                for layer, mode in modes:
+                    layer.training = mode
 
     return counted  # type: ignore[return-value]
 

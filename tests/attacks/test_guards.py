@@ -1,5 +1,6 @@
 """Chunks that fit the device change no result, and a network that answers with probabilities is told so."""
 
+import contextlib
 import warnings
 from functools import partial
 
@@ -103,6 +104,20 @@ def test_what_asks_no_gradient_goes_in_parts_too(net):
     pixels = (images * 255).to(torch.uint8)
     expected = training.clean_accuracy(net, pixels, labels)
     assert training.clean_accuracy(Small(net, 5), pixels, labels) == expected
+
+
+@pytest.mark.parametrize("fits", [5, 0])
+def test_modes_outlive_a_memory_that_was_too_small(net, fits):
+    """Else a training that looks at its accuracy midway would go on with its batch normalisation switched off."""
+    images, labels = make_task(9)
+    frozen = nn.BatchNorm2d(1)
+    small = Small(nn.Sequential(frozen, nn.BatchNorm2d(1), net), fits)
+    small.train()
+    frozen.eval()
+    before = [layer.training for layer in small.modules()]
+    with contextlib.nullcontext() if fits else pytest.raises(MemoryError):
+        training.clean_accuracy(small, (images * 255).to(torch.uint8), labels)
+    assert [layer.training for layer in small.modules()] == before and not frozen.training
 
 
 @pytest.mark.parametrize("backward", [False, True])

@@ -46,7 +46,8 @@ def exact_float32() -> Iterator[None]:
 @contextlib.contextmanager
 def flushed_denormals() -> Iterator[None]:
     """Numbers below 1e-38 become 0 inside: as a network saturates, its gradients sink that low, where a CPU calculates
-    slowly. Attacks on finished networks go without, since for them an exactly zero gradient is a finding.
+    slowly. Attacks on finished networks go without, since for them an exactly zero gradient is a finding. Afterwards
+    they are kept, as torch does by default: it does not tell what was set before.
     """
     torch.set_flush_denormal(True)
     try:

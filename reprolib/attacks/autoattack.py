@@ -94,9 +94,9 @@ class AutoAttack:
         return AutoPGD(gradients, self.eps, self.seed, first, self.steps, targeted=name == "APGD-T")
 
 
-def part_of(run: Tensor, parts: tuple[str, ...] = STANDARD) -> Tensor:
-    """int64: per run the place of its part in `parts`; -1 for -1."""
-    ends = torch.tensor([RUNS[name] for name in parts], device=run.device).cumsum(0)
+def part_of(run: Tensor) -> Tensor:
+    """int64: per run of the standard version the place of its part in `STANDARD`; -1 for -1."""
+    ends = torch.tensor([RUNS[name] for name in STANDARD], device=run.device).cumsum(0)
     return torch.where(run < 0, -1, torch.bucketize(run.long(), ends, right=True))
 
 

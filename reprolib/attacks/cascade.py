@@ -81,7 +81,7 @@ class Cascade:
 
 
 def cascade(model: nn.Module, eps: float, **options: Unpack[Options]) -> Cascade:
-    """About what `autoattack` leaves standing, in a twentieth of its time or less where a fifth of the images stand."""
+    """About what `autoattack` leaves standing, in about a twentieth of its time where a third of the images stand."""
     return Cascade(model, eps, **options)
 
 

@@ -51,7 +51,7 @@ def usual_slots(begun: Kind) -> Kind:
 
 def usual_batches(measured: Kind) -> Kind:
     """Of a function (model, images, labels, batch_size) that counts: batches that fit, whatever size is usual. Every
-    layer gets its mode back, also where the memory ends midway, or the next try, and the training, would go on without."""
+    layer gets its mode back where the memory ends midway, too: else the next try, and the training, go on without."""
 
     @functools.wraps(measured)
     def counted(model: Any, images: Tensor, labels: Tensor, batch_size: int = 500) -> Any:

@@ -2,7 +2,7 @@
 
 from reprolib.paper.files import RecordError, StoreError
 from reprolib.paper.run.evaluate import Outcome
-from reprolib.paper.run.measure import JUDGED, PROTOCOLS, RUNGS, answered, measure, measure_contingency
+from reprolib.paper.run.measure import PROTOCOLS, RUNGS, answered, measure, measure_contingency
 from reprolib.paper.run.networks import load_published
 from reprolib.paper.run.page import Page, open_page, parameters
 from reprolib.paper.run.plain import changed_patch, measure_operations, measure_parameters
@@ -19,7 +19,6 @@ from reprolib.paper.run.store import Store
 from reprolib.paper.run.timing import measure_times, measure_training
 
 __all__ = [
-    "JUDGED",
     "PROTOCOLS",
     "RUNGS",
     "Outcome",

@@ -16,11 +16,11 @@ from reprolib.paper.run.timing import TIMED
 
 CLEAN, ALL = "Clean", "All attacks"
 # the decision rule under which each protocol is compared with the paper, which judges by the last iterate
-JUDGED = {
+RULES = {
     "clean": None, "sound": "any", "logits": "last", "probabilities": "last", "transfer": "last",
     "predicted labels": "last", "time": None,
 }  # fmt: skip
-PROTOCOLS = tuple(JUDGED)
+PROTOCOLS = tuple(RULES)
 
 Mask = tuple[str, str, Decision | None]  # row, protocol, decision
 
@@ -65,7 +65,7 @@ def measure(page: Page) -> list[Cell]:
             place: dict[str, Any] = {"column": column, "epoch": epoch, "seeds": [page.plan.amounts.seed + seed]}
             for (row, protocol, decision), mask in found.items():
                 shown: dict[str, Any] = {"row": row, "protocol": protocol, "decision": decision, **place, **share(mask)}
-                judged = decision == JUDGED.get(protocol, "never") or _has_no_last(page, row)
+                judged = decision == RULES.get(protocol, "never") or _has_no_last(page, row)
                 answers = [answer.id(row, column, epoch) for answer in page.plan.page.claims if not answer.over]
                 cells += [Cell(claim=id, judged=judged and id is not None, **shown) for id in _known(answers, ids)]
             cells += _parts(jobs, page, place)
@@ -168,7 +168,7 @@ def _gains(page: Page, masks: dict[tuple[str, int, int | None], dict[Mask, Tenso
                     Cell(
                         claim=answer.claim, quantity="gain", row=row, column=answer.column, over=answer.over,
                         epoch=page.plan.amounts.finetune, protocol=protocol, decision=decision,
-                        judged=decision == JUDGED.get(protocol, "never"), seeds=[page.plan.amounts.seed], **measured,
+                        judged=decision == RULES.get(protocol, "never"), seeds=[page.plan.amounts.seed], **measured,
                     )
                 )  # fmt: skip
     return cells

@@ -72,15 +72,15 @@ def plot_adversarial(
     return figure
 
 
-def attacked_images(page: Page, asked: Evaluation, count: int = 6) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
-    """A network of the page; the first test images that it classifies correctly, float32 [n, C, H, W] in [0, 1], filled
-    up with others where it knows too few; these after an attack of the page, made anew, since the store keeps none; and
-    their labels, int64 [n].
+def attacked_images(page: Page, asked: Evaluation) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
+    """A network of the page; the first six test images that it classifies correctly, float32 [n, C, H, W] in [0, 1],
+    filled up with others where it knows fewer; these after an attack of the page, made anew, since the store keeps
+    none; and their labels, int64 [n].
     """
     test, model = page.dataset.test, page.shelf.load(asked.network)
     first = slice(min(asked.size, SEEN))
     right = attacks.is_right(model, test.images[first].float() / 255, test.labels[first])
-    ids = (~right).long().argsort(stable=True)[:count]  # with its own id an image meets the random starts it had
+    ids = (~right).long().argsort(stable=True)[:6]  # with its own id an image meets the random starts it had
     images, labels = test.images[ids], test.labels[ids]
     adversarial = attacked(model, asked, images, labels, ids).adversarial
     return model.cpu(), images.cpu().float() / 255, adversarial.cpu(), labels.cpu()

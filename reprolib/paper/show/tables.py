@@ -23,10 +23,9 @@ from reprolib.paper.show.selection import (
 )
 
 
-def markdown(data_frame: pd.DataFrame, heading: str = "") -> str:
-    """A data frame as a Markdown table, under an optional line such as a banner."""
-    body = data_frame.to_markdown(index=False, disable_numparse=True)
-    return f"{heading}\n\n{body}\n" if heading else f"{body}\n"
+def markdown(data_frame: pd.DataFrame) -> str:
+    """A data frame as a Markdown table, its numbers as they are written."""
+    return data_frame.to_markdown(index=False, disable_numparse=True) + "\n"
 
 
 def table(cells: list[Cell], plan: Plan) -> pd.DataFrame:

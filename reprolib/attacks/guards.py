@@ -16,8 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from reprolib.attacks.inputs import check_count, described, shown
+
 ON_CPU, ON_GPU = 128, 2048  # images of up to 64 x 64 pixels at once: what fits a CPU's caches, what keeps a GPU busy
 SMALL = 64 * 64  # pixels; of larger images fewer, so that as many pixels are on their way
+SEEDS = 2**28 - 1  # the largest seed of a training: a number below 2^62 is made of it for each step
+KEPT = {"adam": {"step", "exp_avg", "exp_avg_sq"}, "rmsprop": {"step", "square_avg"}, "sgd": {"momentum_buffer"}}
 FULL = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED")  # torch, CPUs, CUDA's libraries
 
 Kind = TypeVar("Kind", bound=Callable[..., Any])
@@ -55,6 +59,7 @@ def usual_batches(measured: Kind) -> Kind:
 
     @functools.wraps(measured)
     def counted(model: Any, images: Tensor, labels: Tensor, batch_size: int = 500) -> Any:
+        _check_pixels(images, labels)
         if _pixels(images) > SMALL:
             batch_size = min(batch_size, usual(images))
         modes = [(layer, layer.training) for layer in model.modules()]
@@ -68,6 +73,16 @@ def usual_batches(measured: Kind) -> Kind:
                     layer.training = mode
 
     return counted  # type: ignore[return-value]
+
+
+def _check_pixels(images: Any, labels: Any) -> None:
+    if not (isinstance(images, Tensor) and images.dtype == torch.uint8 and images.dim() == 4 and len(images)):
+        hint = "; of floats in [0, 1]: (images * 255).round().to(torch.uint8)"
+        raise ValueError(f"images are {described(images)}; expected a tensor uint8 [N, C, H, W], N >= 1{hint}")
+    given = isinstance(labels, Tensor) and (labels.dtype, labels.shape, labels.device)
+    if given != (torch.int64, images.shape[:1], images.device):
+        expected = f"a tensor int64 [{len(images)}] on {images.device}"
+        raise ValueError(f"labels are {described(labels)}; expected {expected}")
 
 
 def in_parts(answer: Kind) -> Kind:
@@ -122,6 +137,79 @@ def says_which_batch(steps: Kind) -> Kind:
             ) from error
 
     return taken  # type: ignore[return-value]
+
+
+# --- trainings that would fail after an epoch ---
+
+
+def checked(fit: Kind) -> Kind:
+    """Of `training.fit`: refuses before the first epoch what would be found out after it."""
+
+    @functools.wraps(fit)
+    def begun(model: Any, images: Any, labels: Any, defence: Any = None, recipe: Any = None, **options: Any) -> Any:
+        check_count("seed", options.get("seed", 0), 0, SEEDS)
+        test, save = options.get("test"), options.get("save")
+        both = [images, test[0]] if isinstance(test, tuple | list) and test else []
+        if all(isinstance(some, Tensor) for some in both) and len({some.shape[1:] for some in both}) > 1:
+            sizes = " and ".join(str(tuple(some.shape[1:])) for some in both)
+            raise ValueError(f"training and test images are {sizes}; expected the same size")
+        if save is not None and not callable(save):
+            example = "lambda run: torch.save(run.state(), 'run.pt')"
+            raise ValueError(f"save is {shown(save)}; expected a function of the run, such as {example}")
+        if not isinstance(getattr(recipe, "augment", False), bool):
+            raise ValueError(f"the recipe's augment is {shown(recipe.augment)}; expected True or False")
+        _check_last_batch(model, images, getattr(defence, "passes", 1), getattr(recipe, "batch_size", 128))
+        return fit(model, images, labels, defence, recipe, **options)
+
+    return begun  # type: ignore[return-value]
+
+
+def _check_last_batch(model: Any, images: Any, passes: int, size: int) -> None:
+    rest = len(images) * passes % size if isinstance(images, Tensor) and isinstance(model, nn.Module) else 0
+    if rest == 1 and any(isinstance(layer, nn.BatchNorm1d) for layer in model.modules()):
+        raise ValueError(
+            f"an epoch of {len(images) * passes} images ends with a batch of one, of which BatchNorm1d has no "
+            f"variance; give the recipe another batch_size than {size}"
+        )
+
+
+def a_loss(descend: Kind) -> Kind:
+    """Of `training.Run.descend`: says whose loss cannot be descended."""
+
+    @functools.wraps(descend)
+    def descended(run: Any, loss: Any) -> None:
+        if not (isinstance(loss, Tensor) and loss.dim() == 0 and loss.requires_grad):
+            found = f"{described(loss)}{'' if getattr(loss, 'requires_grad', True) else ', without a gradient'}"
+            expected = "one number with a gradient, such as run.cross_entropy(run.logits(images), labels)"
+            raise ValueError(f"the loss of {type(run.defence).__name__} is {found}; expected {expected}")
+        descend(run, loss)
+
+    return descended  # type: ignore[return-value]
+
+
+def own_state(restore: Kind) -> Kind:
+    """Of `training.Run.restore`: refuses, before anything is overwritten, what another training left."""
+
+    @functools.wraps(restore)
+    def restored(run: Any, state: Any) -> None:
+        if not _is_state_of(run, state):
+            expected = "what `run.state()` gave for the same network, defence and recipe"
+            raise ValueError(f"resume is no state of this training; expected {expected}")
+        restore(run, state)
+
+    return restored  # type: ignore[return-value]
+
+
+def _is_state_of(run: Any, state: Any) -> bool:
+    if not (isinstance(state, tuple | list) and len(state) == 2 and all(isinstance(part, dict) for part in state)):
+        return False
+    tensors, meta = state
+    if "loss_sum" not in tensors or not {"epoch", "batch", "seconds", "history"} <= meta.keys():
+        return False
+    kept = {name.rpartition(".")[2] for name in tensors if name.startswith("optimizer.")}
+    weights = {f"model.{name}": tensor.shape for name, tensor in run.model.state_dict().items()}
+    given = {name: tensor.shape for name, tensor in tensors.items() if name.startswith("model.")}
+    return weights == given and kept <= KEPT[run.recipe.optimizer]
 
 
 def is_full(error: BaseException) -> bool:
@@ -190,6 +278,8 @@ def wants_logits(are_probabilities: Callable[[Tensor], bool]) -> Callable[[Kind]
             behind = getattr(network, "model", None) if is_meant else network  # what softmax is taken of on purpose
             if not isinstance(behind, nn.Module) or behind in _meant:
                 return begun(attack, network, *rest)
+            if isinstance(network, torch.jit.ScriptModule):
+                behind = network = nn.Sequential(network)  # which, unlike itself, takes a hook
             seen: list[Tensor] = []
             hook = behind.register_forward_hook(lambda _module, _images, answers: seen.append(answers))
             try:

@@ -106,6 +106,17 @@ def test_what_asks_no_gradient_goes_in_parts_too(net):
     assert training.clean_accuracy(Small(net, 5), pixels, labels) == expected
 
 
+def test_a_scripted_network_is_attacked_and_its_softmax_refused_like_another(net):
+    images, labels = make_task(9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls its own tracing deprecated
+        scripted = torch.jit.trace(net, images)
+        sure = torch.jit.trace(nn.Sequential(net, nn.Softmax(1)), images)
+    assert_same(ATTACKS["pgd"](scripted).run(images, labels), ATTACKS["pgd"](net).run(images, labels))
+    with pytest.raises(ValueError, match="answers with probabilities"):
+        ATTACKS["pgd"](sure).run(images, labels)
+
+
 @pytest.mark.parametrize("fits", [5, 0])
 def test_modes_outlive_a_memory_that_was_too_small(net, fits):
     """Else a training that looks at its accuracy midway would go on with its batch normalisation switched off."""

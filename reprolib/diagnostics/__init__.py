@@ -87,9 +87,18 @@ def _made(attack: Make, model: nn.Module) -> LinfAttack:
         found, example = "makes" if makes else "is", "functools.partial(pgd, eps=0.3, alpha=0.01, steps=100)"
         expected = f"a callable that makes a LinfAttack from a network, such as {example}"
         raise ValueError(f"attack {found} a {type(made).__name__}; expected {expected}")
+    if not _is_of(made.model, model):
+        hint = "make it on the one that the callable is given, as in lambda network: pgd(network, eps, alpha, steps)"
+        raise ValueError(f"the attack was made on another network than the one that is checked; {hint}")
     if made.eps == 0:
         raise ValueError("the attack's eps is 0, which claims nothing but the clean accuracy")
     return made
+
+
+def _is_of(attacked: nn.Module, model: nn.Module) -> bool:
+    """Whether an attack asks this network, or one made around it."""
+    own = {id(part) for part in [*model.modules(), *model.parameters()]}
+    return any(id(part) in own for part in [*attacked.modules(), *attacked.parameters()])
 
 
 def __dir__() -> list[str]:

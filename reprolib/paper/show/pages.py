@@ -53,6 +53,11 @@ def _full(plan: Plan) -> str:
 def _own(plan: Plan) -> str:
     """What a reader must know of attacks that are not the paper's, though they stand under its names."""
     turned = [f"{name} {value}" for name in OWN if (value := getattr(plan.amounts, name)) is not None]
+    if plan.folder.startswith("custom"):
+        attacks = [row.attack for row in plan.page.rows.values()]
+        for name, most in (("steps", plan.amounts.steps), ("restarts", plan.amounts.restarts)):
+            if any((attack.get(name) or 0) > most for attack in attacks):
+                turned.append(f"{name} at most {most}")
     return f"**Attacks other than printed: {', '.join(turned)}.**" if turned else ""
 
 

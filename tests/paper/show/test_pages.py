@@ -54,13 +54,18 @@ def test_a_page_says_what_was_read_as_published():
 
 def test_a_run_of_ones_own_says_so():
     planned = plan.load_plan("table06_fashion_mnist", "fmnistconv", "quick", run_name="mine", eps=0.1)
-    said = f"{show.banner('custom')}\n\n**Attacks other than printed: eps 0.1.**\n\nRun **mine**: fmnistconv on"
-    assert show.scale(planned).startswith(said)
+    own = "**Attacks other than printed: eps 0.1, steps at most 10, restarts at most 2.**"
+    assert show.scale(planned).startswith(f"{show.banner('custom')}\n\n{own}\n\nRun **mine**: fmnistconv on")
+
+
+def test_a_run_of_ones_own_says_how_far_its_attacks_were_cut():
+    planned = plan.load_plan("table06_fashion_mnist", "fmnistconv", "quick", run_name="mine", eps=0.1, steps=20)
+    assert "**Attacks other than printed: eps 0.1, steps at most 20, restarts at most 2.**" in show.scale(planned)
 
 
 def test_a_page_says_that_its_attacks_are_not_the_papers(cells, table_6):
     own = plan.Plan(table_6.plan.page, amounts(loss="logits", alpha=0.02), "custom")
-    made, said = run.provenance(table_6), "**Attacks other than printed: alpha 0.02, loss logits.**"
+    made, said = run.provenance(table_6), "**Attacks other than printed: alpha 0.02, loss logits, steps at most 10.**"
     assert said in show.page_text(cells, own, made) and said not in show.page_text(cells, table_6.plan, made)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 MANY = 30  # names that still make a sentence
+SHORT = 3  # letters that say what somebody means
 
 
 def suggest(name: object, known: Iterable[str], what: str) -> str:
@@ -21,11 +22,14 @@ def suggest(name: object, known: Iterable[str], what: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The known name that may be meant: one spelt almost like it, else one that has a word in common with it."""
-    lower = {one.lower(): one for one in known}
-    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=cutoff)
-    words = set(re.split(r"[\W_]+", name.lower())) - {""}
-    return next((lower[one] for one in [*close, *(one for one in lower if words & set(one.split("_")))]), None)
+    """The known name that may be meant: one that begins with it or is its beginning, one spelt almost like it, or one
+    that has a word in common with it."""
+    lower, given = {one.lower(): one for one in known}, name.lower()
+    begun = [one for one in lower if len(given) >= SHORT and one.startswith(given)]
+    begun += [one for one in lower if len(one) >= SHORT and given.startswith(one)]
+    close = difflib.get_close_matches(given, lower, n=1, cutoff=cutoff)
+    words = set(re.split(r"[\W_]+", given)) - {""}
+    return next((lower[one] for one in [*begun, *close, *(one for one in lower if words & set(one.split("_")))]), None)
 
 
 def why_no_run_name(name: object) -> str:
@@ -69,5 +73,6 @@ def _shown(value: Any, kind: Any) -> str:
     if not (isinstance(value, str) and number):
         hint = " (round up, for example with math.ceil)" if isinstance(value, float) and number else ""
         return f"{value!r}; expected {getattr(kind, '__name__', kind)}{hint}"
-    hint = "YAML reads 1e-3 as text: write 1.0e-3" if "e" in value.lower() else "write it without quotes"
+    is_number = re.fullmatch(r"[\d.+-]+e[\d+-]+", value.lower())
+    hint = "YAML reads 1e-3 as text: write 1.0e-3" if is_number else "write it without quotes"
     return f"the text {value!r}; expected a number ({hint})"

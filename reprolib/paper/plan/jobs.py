@@ -282,11 +282,13 @@ class Plan:
     @cached_property
     def ladder(self) -> list[Job]:
         """Table 2's PGD of the largest radius with two restarts, and what it is compared with, on the undefended
-        network.
+        network; on a data set that Table 2 has not, a PGD of the page's largest radius.
         """
         column = next(name for name, column in self.page.columns.items() if column.parent is None and column.of is None)
         network = self.network(self.page.columns[column], self.amounts.seed)
         pgds = [attack for attack in attacks_of(self.page.dataset).values() if attack.name == "pgd"]
+        eps = max(float(row.attack.get("eps")) for row in self.page.rows.values())
+        pgds = pgds or [Attack(name="pgd", eps=eps, alpha=eps / 10, steps=100)]
         attack = max(pgds, key=lambda attack: attack.get("eps")).limited(self.amounts.steps, self.amounts.restarts)
         attack, size = attack.but(restarts=2), min(LADDER_SIZE, self.size)
         return [

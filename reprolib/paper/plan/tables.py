@@ -6,8 +6,10 @@ What stands at the top of a file holds for all of its pages; a page may say othe
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -186,8 +188,23 @@ def table_names() -> list[str]:
 
 @functools.cache
 def load_table(name: str) -> dict[str, Page]:
-    """The pages of params/tables/<name>.yaml by network, in the file's order."""
-    return {network: _page(name, network, fields) for network, fields in _declared(name).items()}
+    """The pages of params/tables/<name>.yaml by network, in the file's order; SpecError, which names the file and the
+    page, for the first thing wrong."""
+    pages = {}
+    for network, fields in _declared(name).items():
+        with _said_of(f"{name}.yaml, {network}: "):
+            pages[network] = _page(name, network, fields)
+    return pages
+
+
+@contextlib.contextmanager
+def _said_of(where: str) -> Iterator[None]:
+    """Whoever reads all tables stumbles over each one's mistakes, so a mistake says where it is."""
+    try:
+        yield
+    except ValueError as error:  # also what a constructor says of an attack's numbers
+        is_said = re.match(r"[\w-]+\.yaml", str(error))
+        raise SpecError(str(error) if is_said else where + str(error)) from None
 
 
 def _declared(name: str) -> dict[str, dict[str, Any]]:
@@ -196,7 +213,8 @@ def _declared(name: str) -> dict[str, dict[str, Any]]:
     if not isinstance(shared.get("pages"), dict):
         raise SpecError(f"{name}.yaml lacks `pages`, a mapping from each network to what differs for it")
     pages = shared.pop("pages")
-    return {network: _merged(shared, fields or {}) for network, fields in pages.items()}
+    with _said_of(f"{name}.yaml: "):
+        return {network: _merged(shared, fields or {}) for network, fields in pages.items()}
 
 
 def _merged(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -224,7 +242,7 @@ def _page(table: str, network: str, fields: dict[str, Any]) -> Page:
         fields |= {"dataset": page.dataset, "architecture": page.architecture}
         columns = page.columns | columns
     if "dataset" not in fields:
-        raise SpecError(f"{table}, {network}: dataset is missing; give it a value")
+        raise SpecError("dataset is missing; give it a value")
     printed = attacks_of(fields["dataset"])
     fields["rows"] = {label: _row(label, row, printed) for label, row in fields["rows"].items()}
     fields["claims"] = [Answer(**answer) for answer in fields["claims"]]

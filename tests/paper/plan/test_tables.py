@@ -237,6 +237,16 @@ def test_a_mistake_in_a_table(table, fields, words):
     assert all(word in message for word in words), message
 
 
+@pytest.mark.parametrize("fields", [
+    {"columns": 3}, {"dataset": "fashion-minst"}, {"rows": {"x": {"attack": {"name": "pdg", "eps": 0.1}}}},
+    {"rows": {"x": {"attack": {"name": "pgd", "eps": 3, "alpha": 0.1, "steps": 1}}}},
+])  # fmt: skip
+def test_another_page_that_stumbles_over_a_mistake_says_whose_it_is(table, fields):
+    load_table("table06_fashion_mnist")
+    table("table06_fashion_mnist", **fields)
+    assert sentence(load_plan, "table03", "vgg16", "quick").startswith("table06_fashion_mnist.yaml")
+
+
 @pytest.mark.parametrize("missing", ["title", "dataset", "columns", "rows"])
 def test_what_a_table_lacks(table, missing):
     table("table06_fashion_mnist", drop=missing)

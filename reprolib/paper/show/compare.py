@@ -64,7 +64,7 @@ def _files(name: str) -> dict[str, Path]:
     folder = files.RESULTS / name if name in PROFILES else files.RESULTS / "custom" / name
     found = {path.stem: path for path in sorted(folder.glob("*.json"))}
     if not found:
-        runs = [path.name for path in sorted((files.RESULTS / "custom").glob("[!.]*/"))]
+        runs = sorted({path.parent.name for path in (files.RESULTS / "custom").glob("[!.]*/*.json")})
         close = nearest(name, [*runs, *PROFILES])
         hint = f"did you mean {close!r}?" if close and close != name else f"known: {', '.join([*runs, *PROFILES])}"
         raise RecordError(f"there are no results of {name!r} in {files.shown(folder)}; {hint}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -12,7 +13,8 @@ from IPython.display import display as show_in_notebook
 from matplotlib.figure import Figure
 
 from reprolib.paper import files, run
-from reprolib.paper.plan import Cell, Plan, load_table
+from reprolib.paper.parameters import suggest
+from reprolib.paper.plan import LOSSES, Cell, Plan, SpecError, load_table
 from reprolib.paper.show.gallery import answers, attacked_images, plot_adversarial
 from reprolib.paper.show.methods import verdicts_table
 from reprolib.paper.show.pages import page_text, save_page, scale
@@ -81,16 +83,25 @@ def _displayed(figure: Figure, alt: str) -> bytes:
     return content
 
 
+def _check_names(page: run.Page, row: str, column: str, losses: tuple[str, ...]) -> None:
+    columns = dict.fromkeys(name for name, _ in page.plan.networks)
+    given: list[tuple[str, str, Iterable[str]]] = [("column", column, columns), ("attack", row, page.plan.page.rows)]
+    for what, name, known in [*given, *(("loss", loss, LOSSES) for loss in losses)]:
+        if name not in known:
+            raise SpecError(suggest(name, known, what))
+
+
 def under_attack(page: run.Page, row: str, column: str, *losses: str) -> None:
     """Show what one of the page's attacks makes of some images, a picture for each of these losses that it measures.
 
     Another engine than reprolib measures `logits` alone. A profile's page, which is published, shows no pictures of a
-    data set that nobody may pass on.
+    data set that nobody may pass on. Raises SpecError for a row, column or loss that there is not.
     """
     if not page.plan.info.free and not page.plan.folder.startswith("custom"):
         whose = f"Pictures of {page.plan.data} may not be passed on, so that this page shows none under attack"
         display(f"*{whose}; a run of your own does: set `run_name`.*")
         return
+    _check_names(page, row, column, losses)
     network = page.plan.networks[column, 0]
     asked = [job.evaluation for job in page.plan.jobs if job.row == row and job.evaluation.source is None]
     by_loss = {one.loss: one for one in asked if one.network == network}

@@ -54,6 +54,13 @@ def test_what_an_attack_makes_of_images_is_shown_by_each_loss_that_is_measured(d
     stems = [f"table06_fashion_mnist_under_attack_{loss}" for loss in ("probabilities", "margin")]
     assert made == {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
     engine = plan.Plan(table_6.plan.page, table_6.plan.amounts.model_copy(update={"engine": "torchattacks"}), "cpu")
+    for names, said in (
+        (("FGSM", "7-P3", "margin"), "unknown column '7-P3'; did you mean '7-P"),
+        (("FSGM", "7-P1", "margin"), "unknown attack 'FSGM'; did you mean 'FGSM'"),
+        (("FGSM", "7-P1", "margins"), "unknown loss 'margins'; did you mean 'margin'"),
+    ):
+        with pytest.raises(plan.SpecError, match=said):
+            show.under_attack(table_6, *names)
     show.under_attack(run.Page(engine, store=table_6.store, dataset=table_6.dataset), "FGSM", "7-P1", "margin")
     assert len(displayed) == 2, "torchattacks measures logits alone"
 

@@ -53,7 +53,7 @@ def make_tables(
     for name, number in (("JOBS", jobs), ("GPUS", gpus)):
         if number is not None and number < 1:
             raise notebooks.UnknownName(f"{name} is {number}; give a number of processes at once, 1 or more")
-    for folder in (files.RESULTS / profile, ROOT / ".snakemake"):
+    for folder in (files.RESULTS / profile, ROOT / ".snakemake", files.store_root()):
         make_folder(folder)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise files.StoreError(files.unwritable(folder, OSError("no permission")))

@@ -69,32 +69,39 @@ def parser() -> argparse.ArgumentParser:
     )
     steps = made.add_subparsers(required=True, metavar="STEP")
 
-    def add(name: str, step: Callable[[argparse.Namespace], int | None], *positional: str) -> argparse.ArgumentParser:
-        sub = steps.add_parser(name)
+    def add(name: str, step: Callable[[argparse.Namespace], int | None], what: str) -> argparse.ArgumentParser:
+        sub = steps.add_parser(name, description=what)
         sub.set_defaults(step=step)
-        for argument in positional:
-            sub.add_argument(argument)
         if step not in (_status, _lab):
-            sub.add_argument("--profile", default="quick")
+            sub.add_argument("--profile", default="quick", help="quick (the default), cpu, gpu or paper: how much")
         return sub
 
-    tables = add("tables", _tables)
-    tables.add_argument("--only", default="")
-    tables.add_argument("--jobs", type=int)
-    tables.add_argument("--gpus", type=int)
-    tables.add_argument("--engine", default="local")
-    tables.add_argument("--dry-run", action="store_true")
-    add("costs", _costs).add_argument("--only", default="")
-    add("order", _order)
-    add("publish", _publish, "table", "network")
-    add("site", _site)
-    add("graph", _graph)
-    add("status", _status)
-    add("lab", _lab)
-    notebook = add("notebook", _notebook, "page")
-    notebook.add_argument("--run-name", default="")
-    notebook.add_argument("--set", dest="settings", nargs="*", default=[], metavar="PARAMETER=VALUE")
-    add("run", _run).add_argument("words", nargs="*", metavar="TABLE:NETWORK:NAME[:EPOCH...]")
+    def only(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--only", default="", help="words with which pages or notebooks begin; by default all")
+
+    tables = add("tables", _tables, "Make what is missing or older than its sources of a profile's pages.")
+    only(tables)
+    tables.add_argument("--jobs", type=int, help="processes at once; by default one per core")
+    tables.add_argument("--gpus", type=int, help="how many of them on GPUs; by default all")
+    tables.add_argument("--engine", default="local", help="a folder of params/engines, such as slurm; default: local")
+    tables.add_argument("--dry-run", action="store_true", help="print what would be computed, and how long it takes")
+    only(add("costs", _costs, "Estimate the hours that a profile takes."))
+    add("order", _order, "List the pages that ask networks, first those that answer the most claims per minute.")
+    publish = add("publish", _publish, "Put a page's networks into results/<profile>/networks.")
+    publish.add_argument("table", help="a file of params/tables, such as table03")
+    publish.add_argument("network", help="one of its pages, such as vgg16")
+    add("site", _site, "Make results/<profile>/index.html, and pages linked with it.")
+    add("graph", _graph, "Draw the batch's jobs into results/<profile>/jobs.svg.")
+    add("status", _status, "Write docs/status.md, from results/.")
+    add("lab", _lab, "Open JupyterLab at notebooks/start_here.ipynb; further options are JupyterLab's.")
+    notebook = add("notebook", _notebook, "Make a page by its notebook.")
+    notebook.add_argument("page", help="a notebook or a record, such as table06_fashion_mnist")
+    notebook.add_argument("--run-name", default="", help="of a run of your own, which goes to results/custom/RUN_NAME")
+    notebook.add_argument(
+        "--set", dest="settings", nargs="*", default=[], metavar="PARAMETER=VALUE", help="such as eps=0.1 steps=20"
+    )
+    run = add("run", _run, "Compute trainings and evaluations, as `tables` plans them.")
+    run.add_argument("words", nargs="+", metavar="TABLE:NETWORK:NAME[:EPOCH...]")
     return made
 
 

@@ -53,6 +53,15 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise StoreError(unwritable(path, error)) from None
 
 
+def store_root() -> Path:
+    """`$REPROLIB_STORE`, taken from the top of the repository where it is relative; or `.store` there."""
+    given = os.environ.get("REPROLIB_STORE") or ".store"
+    try:
+        return ROOT / Path(given).expanduser()
+    except RuntimeError as error:  # there is no such user, or this one has no home
+        raise StoreError(f"REPROLIB_STORE is {given!r}, but: {error} Give it the folder's full path.") from None
+
+
 def make_folder(folder: Path) -> None:
     """The folder, with all above it; raises StoreError when it cannot be made."""
     try:

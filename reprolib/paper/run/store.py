@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,26 +18,17 @@ import safetensors
 import safetensors.torch
 import torch
 
-from reprolib.paper.files import ROOT, StoreError, make_folder, unwritable, write_atomically
+from reprolib.paper.files import StoreError, make_folder, store_root, unwritable, write_atomically
 from reprolib.paper.run.keys import digest
 
 CHECKSUM = "sha256"  # name under which a file's metadata holds its own checksum
-
-
-def default_root() -> Path:
-    """`$REPROLIB_STORE`, taken from the top of the repository where it is relative; or `.store` there."""
-    given = os.environ.get("REPROLIB_STORE") or ".store"
-    try:
-        return ROOT / Path(given).expanduser()
-    except RuntimeError as error:  # there is no such user, or this one has no home
-        raise StoreError(f"REPROLIB_STORE is {given!r}, but: {error} Give it the folder's full path.") from None
 
 
 class Store:
     """Artefacts under one folder; safe for several processes at once."""
 
     def __init__(self, root: str | Path | None = None):
-        self.root = Path(root) if root is not None else default_root()
+        self.root = Path(root) if root is not None else store_root()
 
     def path(self, name: str) -> Path:
         return self.root / f"{name}.safetensors"

@@ -13,7 +13,7 @@ import torch
 
 from reprolib.paper import files as paper_files
 from reprolib.paper.files import ROOT, StoreError
-from reprolib.paper.run.store import Store, default_root
+from reprolib.paper.run.store import Store, store_root
 
 META = {"history": [{"epoch": 1, "loss": 0.1}], "text": "é", "nothing": None, "list": [1, 2.5, True]}
 
@@ -91,11 +91,11 @@ def test_the_place_is_the_same_for_every_process_wherever_it_runs(monkeypatch, t
     for folder in (tmp_path, ROOT):
         monkeypatch.chdir(folder)
         monkeypatch.setenv("REPROLIB_STORE", "some/store")
-        relative = default_root()
+        relative = store_root()
         monkeypatch.setenv("REPROLIB_STORE", "~/store")
-        home = default_root()
+        home = store_root()
         monkeypatch.setenv("REPROLIB_STORE", "")
-        found.add((relative, home, default_root()))
+        found.add((relative, home, store_root()))
     assert found == {(ROOT / "some" / "store", tmp_path / "home" / "store", ROOT / ".store")}
 
 

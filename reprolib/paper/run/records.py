@@ -174,7 +174,9 @@ def publish_networks(page: Page) -> list[Path]:
                 name = re.sub(r"[^\w-]+", "_", f"{page.plan.page.record}_{label(column, seed)}")
                 meta = {"network": network.content(), **{k: meta[k] for k in ("history", "seconds", *UNION)}}
                 chosen[name] = tensors, meta
-    size = sum(path.stat().st_size for path in files.RESULTS.glob("*/networks/*.safetensors"))
+    replaced = [published.folder(page.plan.folder) / f"{name}.safetensors" for name in chosen]
+    kept = [path for path in files.RESULTS.glob("*/networks/*.safetensors") if path not in replaced]
+    size = sum(path.stat().st_size for path in kept)
     size += sum(tensor.nbytes for tensors, _ in chosen.values() for tensor in tensors.values())
     if size > published.MOST:
         raise RecordError(

@@ -238,8 +238,6 @@ def test_of_networks_only_published_ones_are_committed():
 
 RECORDS = sorted(path for profile in plan.JUDGED for path in (ROOT / "results" / profile).glob("*.json"))
 PAGES = {page.record: page for page in plan.all_pages()}
-# two of its trainings ran before this page's line of params/profiles/cpu.yaml was committed, in af115c1
-UNCOMMITTED = {"cpu/table11_vgg16": ["False", "True"]}
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: f"{path.parent.name}-{path.stem}")
@@ -247,7 +245,7 @@ def test_committed_records_are_whole_and_belong_to_their_profile(path):
     made = run.read_record(path).provenance
     assert made["profile"] == path.parent.name
     assert made["commit"] and all(re.fullmatch("[0-9a-f]{40}", commit) for commit in made["commit"])
-    assert made["dirty"] == UNCOMMITTED.get(f"{path.parent.name}/{path.stem}", ["False"]) and made["torch"]
+    assert made["dirty"] == ["False"] and made["torch"]
     if path.stem in PAGES:
         page = PAGES[path.stem]
         assert made["amounts"] == plan.used(page, plan.amounts_of(page, plan.load_profile(path.parent.name)))

@@ -51,9 +51,9 @@ def planned():
         return wanted, {}
     if PLAN and PLAN.exists():
         return wanted, json.loads(PLAN.read_text(encoding="utf-8"))
-    from reprolib.paper.run import steps, store
+    from reprolib.paper.run import steps
 
-    root = from_root(store.default_root())
+    root = from_root(files.store_root())
     if "{" in root or "}" in root:
         raise ValueError(f"the store is {root}, and Snakemake takes braces for wildcards; set REPROLIB_STORE to a path without")
     plan = steps.plan_steps(asked, PROFILE, without_data=DRY_RUN).listed()

@@ -250,7 +250,6 @@ def test_what_is_there_is_not_made_again(copy, made):
     (copy / "kept").rename(copy / "results" / "quick" / "table01_networks.html")
 
 
-@pytest.mark.slow
 def test_a_dry_run_is_one_table_with_a_total(copy, made, published):
     """Of pages to be made alone; the numbers are the plan's."""
     done = make(copy, "tables", "ONLY=00 table01 table06", "DRY_RUN=1")

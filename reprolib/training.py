@@ -118,8 +118,8 @@ def fit(
     Returns the run: `model` in eval mode, `seconds`, and `history`: per epoch the loss, and with `test` clean accuracy
         and saturated share in percent.
     Raises ValueError: images or labels of another type or length, a network without a logit for each label or one that
-        answers with probabilities, epochs below 1, a target without test images, test images of another size, the state
-        of another training, a defence whose loss is no number with a gradient."""
+        answers with probabilities, epochs below 1, a target without test images, test images of another size, a seed or
+        a `save` of another kind."""
     for name, value, kind in (("defence", defence, Defence), ("recipe", recipe, Recipe)):
         if value is not None and not isinstance(value, kind):
             raise ValueError(f"{name} is {value!r}; expected a {kind.__name__} such as {kind()!r}")
@@ -193,7 +193,6 @@ class Run:
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
 
-    @guards.a_loss
     def descend(self, loss: Tensor) -> None:
         """One step of the optimiser."""
         self.optimizer.zero_grad()
@@ -272,7 +271,6 @@ class Run:
         meta = {"epoch": self.epoch, "batch": self.batch, "seconds": self.seconds, "history": list(self.history)}
         return {k: v.detach().clone() for k, v in tensors.items()}, meta
 
-    @guards.own_state
     def restore(self, state: State) -> None:
         tensors, meta = state
         self.epoch, self.batch, self.seconds = meta["epoch"], meta["batch"], meta["seconds"]

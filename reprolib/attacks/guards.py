@@ -21,7 +21,6 @@ from reprolib.attacks.inputs import check_count, described, shown
 ON_CPU, ON_GPU = 128, 2048  # images of up to 64 x 64 pixels at once: what fits a CPU's caches, what keeps a GPU busy
 SMALL = 64 * 64  # pixels; of larger images fewer, so that as many pixels are on their way
 SEEDS = 2**28 - 1  # the largest seed of a training: a number below 2^62 is made of it for each step
-KEPT = {"adam": {"step", "exp_avg", "exp_avg_sq"}, "rmsprop": {"step", "square_avg"}, "sgd": {"momentum_buffer"}}
 FULL = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED")  # torch, CPUs, CUDA's libraries
 
 Kind = TypeVar("Kind", bound=Callable[..., Any])
@@ -77,12 +76,9 @@ def usual_batches(measured: Kind) -> Kind:
 
 def _check_pixels(images: Any, labels: Any) -> None:
     if not (isinstance(images, Tensor) and images.dtype == torch.uint8 and images.dim() == 4 and len(images)):
-        hint = "; of floats in [0, 1]: (images * 255).round().to(torch.uint8)"
-        raise ValueError(f"images are {described(images)}; expected a tensor uint8 [N, C, H, W], N >= 1{hint}")
-    given = isinstance(labels, Tensor) and (labels.dtype, labels.shape, labels.device)
-    if given != (torch.int64, images.shape[:1], images.device):
-        expected = f"a tensor int64 [{len(images)}] on {images.device}"
-        raise ValueError(f"labels are {described(labels)}; expected {expected}")
+        raise ValueError(f"images are {described(images)}; expected a tensor uint8 [N, C, H, W] from 0 to 255, N >= 1")
+    if not isinstance(labels, Tensor) or (labels.dtype, labels.shape) != (torch.int64, images.shape[:1]):
+        raise ValueError(f"labels are {described(labels)}; expected int64 [{len(images)}] on {images.device}")
 
 
 def in_parts(answer: Kind) -> Kind:
@@ -154,62 +150,12 @@ def checked(fit: Kind) -> Kind:
             sizes = " and ".join(str(tuple(some.shape[1:])) for some in both)
             raise ValueError(f"training and test images are {sizes}; expected the same size")
         if save is not None and not callable(save):
-            example = "lambda run: torch.save(run.state(), 'run.pt')"
-            raise ValueError(f"save is {shown(save)}; expected a function of the run, such as {example}")
+            raise ValueError(f"save is {shown(save)}; expected a function of the run, such as lambda run: ...")
         if not isinstance(getattr(recipe, "augment", False), bool):
             raise ValueError(f"the recipe's augment is {shown(recipe.augment)}; expected True or False")
-        _check_last_batch(model, images, getattr(defence, "passes", 1), getattr(recipe, "batch_size", 128))
         return fit(model, images, labels, defence, recipe, **options)
 
     return begun  # type: ignore[return-value]
-
-
-def _check_last_batch(model: Any, images: Any, passes: int, size: int) -> None:
-    rest = len(images) * passes % size if isinstance(images, Tensor) and isinstance(model, nn.Module) else 0
-    if rest == 1 and any(isinstance(layer, nn.BatchNorm1d) for layer in model.modules()):
-        raise ValueError(
-            f"an epoch of {len(images) * passes} images ends with a batch of one, of which BatchNorm1d has no "
-            f"variance; give the recipe another batch_size than {size}"
-        )
-
-
-def a_loss(descend: Kind) -> Kind:
-    """Of `training.Run.descend`: says whose loss cannot be descended."""
-
-    @functools.wraps(descend)
-    def descended(run: Any, loss: Any) -> None:
-        if not (isinstance(loss, Tensor) and loss.dim() == 0 and loss.requires_grad):
-            found = f"{described(loss)}{'' if getattr(loss, 'requires_grad', True) else ', without a gradient'}"
-            expected = "one number with a gradient, such as run.cross_entropy(run.logits(images), labels)"
-            raise ValueError(f"the loss of {type(run.defence).__name__} is {found}; expected {expected}")
-        descend(run, loss)
-
-    return descended  # type: ignore[return-value]
-
-
-def own_state(restore: Kind) -> Kind:
-    """Of `training.Run.restore`: refuses, before anything is overwritten, what another training left."""
-
-    @functools.wraps(restore)
-    def restored(run: Any, state: Any) -> None:
-        if not _is_state_of(run, state):
-            expected = "what `run.state()` gave for the same network, defence and recipe"
-            raise ValueError(f"resume is no state of this training; expected {expected}")
-        restore(run, state)
-
-    return restored  # type: ignore[return-value]
-
-
-def _is_state_of(run: Any, state: Any) -> bool:
-    if not (isinstance(state, tuple | list) and len(state) == 2 and all(isinstance(part, dict) for part in state)):
-        return False
-    tensors, meta = state
-    if "loss_sum" not in tensors or not {"epoch", "batch", "seconds", "history"} <= meta.keys():
-        return False
-    kept = {name.rpartition(".")[2] for name in tensors if name.startswith("optimizer.")}
-    weights = {f"model.{name}": tensor.shape for name, tensor in run.model.state_dict().items()}
-    given = {name: tensor.shape for name, tensor in tensors.items() if name.startswith("model.")}
-    return weights == given and kept <= KEPT[run.recipe.optimizer]
 
 
 def is_full(error: BaseException) -> bool:

@@ -100,11 +100,7 @@ def check_images(images: Tensor, labels: Tensor, ids: Tensor | None = None) -> N
         low, high = (float(end) for end in images.detach().aminmax())
         if not (low >= 0 and high <= 1):
             hint = "(normalisation belongs into the model)"
-            raise ValueError(f"images {_ranging(low, high)}; expected [0, 1] {hint}")
-
-
-def _ranging(low: float, high: float) -> str:
-    return f"range from {low:.9g} to {high:.9g}" if low <= high else "have pixels that are not a number (NaN)"
+            raise ValueError(f"images range from {low:.9g} to {high:.9g}; expected [0, 1] {hint}")
 
 
 def check_network(network: object) -> None:

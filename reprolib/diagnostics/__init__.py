@@ -88,8 +88,7 @@ def _made(attack: Make, model: nn.Module) -> LinfAttack:
         expected = f"a callable that makes a LinfAttack from a network, such as {example}"
         raise ValueError(f"attack {found} a {type(made).__name__}; expected {expected}")
     if not _is_of(made.model, model):
-        hint = "make it on the one that the callable is given, as in lambda network: pgd(network, eps, alpha, steps)"
-        raise ValueError(f"the attack was made on another network than the one that is checked; {hint}")
+        raise ValueError("the attack is on another network; make it on the one given: lambda net: pgd(net, ...)")
     if made.eps == 0:
         raise ValueError("the attack's eps is 0, which claims nothing but the clean accuracy")
     return made

@@ -27,6 +27,7 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     lower, given = {one.lower(): one for one in known}, name.lower()
     begun = [one for one in lower if len(given) >= SHORT and one.startswith(given)]
     begun += [one for one in lower if len(one) >= SHORT and given.startswith(one)]
+    begun.sort(key=lambda one: abs(len(one) - len(given)))
     close = difflib.get_close_matches(given, lower, n=1, cutoff=cutoff)
     words = set(re.split(r"[\W_]+", given)) - {""}
     return next((lower[one] for one in [*begun, *close, *(one for one in lower if words & set(one.split("_")))]), None)

@@ -139,7 +139,7 @@ class NotFinite(nn.Module):
         ({"attack": 3}, ["attack is a int", "functools.partial"]),
         ({"attack": pgd(nn.Identity(), 0.1, 0.02, 3)}, ["attack is a LinfAttack", "functools.partial"]),
         ({"attack": lambda net: net}, ["attack makes a Sequential", "LinfAttack"]),
-        ({"attack": lambda net: pgd(template(PATTERNS[:5]), 0.1, 0.02, 3)}, ["on another network", "lambda network"]),
+        ({"attack": lambda net: pgd(template(PATTERNS[:5]), 0.1, 0.02, 3)}, ["on another network", "lambda net"]),
         ({"attack": partial(AutoAttack, eps=0.1)}, ["attack makes a AutoAttack"]),
         ({"attack": partial(pgd, eps=0.0, alpha=0.02, steps=3)}, ["eps is 0"]),
         ({"data": torch.zeros(2)}, ["data is", "(images, labels)"]),

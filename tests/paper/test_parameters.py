@@ -88,6 +88,7 @@ def test_suggest():
     tables = ["table03", "table06_fashion_mnist", "table10", "table11"]
     for typed in ("table06", "Table06", "table06_fashion_mnist_cnn"):
         assert suggest(typed, tables, "table").endswith("did you mean 'table06_fashion_mnist'?")
+    assert suggest("Seed", ["seeds", "seed"], "parameter").endswith("did you mean 'seed'?")
     assert suggest("epsilon", ["eps", "decision"], "parameter").endswith("did you mean 'eps'?")
     many = suggest("qqq", [f"claim{i}" for i in range(200)], "claim")
     assert "known: claim0, claim1, claim2, 197 more" in many and len(many) < 100

@@ -58,8 +58,8 @@ def _meta(path: Path) -> dict[str, Any]:
         return {name: meta[name] for name in ("network", "sha256")} | meta
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise RecordError(
-            f"{files.shown(path)} is no published network ({error}); those are in results/<profile>/networks, where a "
-            "damaged one is taken from the repository again, or deleted and its network trained"
+            f"{files.shown(path)} is none of the networks published in results/<profile>/networks ({error}); take "
+            "it from the repository again, or delete it and its network is trained"
         ) from None
 
 

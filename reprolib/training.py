@@ -313,7 +313,7 @@ def crop_and_flip(images: Tensor, ids: Tensor, seed: int, epoch: int) -> Tensor:
 @torch.no_grad()
 def clean_accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 500) -> tuple[float, float]:
     """Clean accuracy in percent, and the percentage of images whose true-class probability is above 1 - 1e-7.
-    Images uint8 [N, C, H, W], labels int64 [N]. The model's mode is left as it was."""
+    Images uint8 [N, C, H, W], labels int64 [N]; ValueError for others. The model's modes are left as they were."""
     was_training = model.training
     model.eval()
     parts = list(zip(images.split(batch_size), labels.split(batch_size), strict=True))

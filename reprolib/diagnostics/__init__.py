@@ -49,8 +49,8 @@ def check(
         attack: needed; makes the attack whose robust accuracy is claimed from a network, for example
             functools.partial(pgd, eps=0.3, alpha=0.01, steps=100, restarts=10, loss="logits", decision="last").
         draws: random points of the ball for each image. progress: show a bar.
-    Raises ValueError: no data, images or attack, a parent with other classes, an attack that is none or has
-        radius 0, and what attacks raise, but for networks without a gradient.
+    Raises ValueError: no data, images or attack, a parent with other classes, an attack that is none, has radius 0 or
+        was made on another network, and what attacks raise, but for networks without a gradient.
     The networks' modes, their gradients and the global random numbers are left untouched, also after an exception."""
     if data is None or attack is None:
         missing = " and ".join(name for name, given in (("data", data), ("attack", attack)) if given is None)
